@@ -1,0 +1,26 @@
+"""Room 5, the student: the Phi-3 family in Flax NNX, weights in and out as Hugging Face has them.
+
+    config.py      Phi3Config: every number of a checkpoint's config.json that changes the result
+    rope.py        rotary positions, partial and LongRoPE, reset at each packed segment
+    attention.py   who attends to whom: causal, packed, windowed, and the three key-mask rules
+    phi3.py        the forward pass: embedding, scanned blocks, final norm, head
+    sharding.py    logical axes -> mesh axes (data, fsdp, tensor)
+    tensorfile.py  the safetensors container: read slices, write tensor by tensor
+    weights.py     HF folder -> Phi3 -> HF folder
+
+Axis letters, the same in every signature of rooms 5-7:
+
+    B  rows of a batch
+    T  tokens in a row (several packed examples, told apart by `segment_ids`; 0 = padding)
+    D  model width                      hidden_size
+    F  MLP width                        intermediate_size
+    N  query heads                      num_attention_heads
+    K  key-value heads                  num_key_value_heads; N = K * G, G = queries per group
+    H  head width                       hidden_size / num_attention_heads
+    R  rotated pairs in a head          H * partial_rotary_factor / 2
+    V  vocabulary                       vocab_size
+    L  layers, the leading axis of every stacked block parameter
+
+Weights keep the orientation of the checkpoint: a projection is (outputs, inputs), stacked
+(L, outputs, inputs), so that a parameter is the HF tensor, bit by bit.
+"""

@@ -1,0 +1,106 @@
+"""Who attends to whom: causal attention over packed segments under the three key-mask rules.
+
+This is the dense reference: it forms the (T, T) scores in float32. It is the CPU path, and the
+oracle that any kernel has to equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from opengrok_jax.errors import ConfigError
+
+Rule = Literal["none", "multiply", "exclude"]
+
+
+def check_rule(rule: str, key_mask: object) -> None:
+    """Raises ConfigError for an unknown rule and for a rule that lacks its key mask."""
+    if rule not in get_args(Rule):
+        raise ConfigError(f"mask rule {rule!r} is unknown; choose one of {list(get_args(Rule))}")
+    if rule != "none" and key_mask is None:
+        raise ConfigError(f"mask rule {rule!r} needs a key_mask; give one, or use rule 'none'")
+
+
+def visible_keys(
+    key_mask: Bool[Array, "B T"] | None,
+    segment_ids: Int[Array, "B T"],
+    rule: Rule,
+    positions: Int[Array, "B T"] | None = None,
+    sliding_window: int | None = None,
+) -> Bool[Array, "B T T"]:
+    """[b, i, j]: may query i put weight on key j?
+
+    Yes if both are of the same segment (0 is padding: it neither sees nor is seen), j is not after
+    i, j is among the last `sliding_window` keys up to and including i (as in transformers 5: key
+    position > query position - sliding_window), and, under `exclude` only, key_mask[j] is True.
+    `positions` are those within the segment; without them the index in the row gives the same.
+
+        segment_ids  1 1 1 1 2 2 0      sliding_window 3
+        key_mask     1 0 1 1 1 0 0
+
+        query    none, multiply      exclude
+          0      1 0 0 0 0 0 0       1 0 0 0 0 0 0
+          1      1 1 0 0 0 0 0       1 0 0 0 0 0 0
+          2      1 1 1 0 0 0 0       1 0 1 0 0 0 0
+          3      0 1 1 1 0 0 0       0 0 1 1 0 0 0
+          4      0 0 0 0 1 0 0       0 0 0 0 1 0 0
+          5      0 0 0 0 1 1 0       0 0 0 0 1 0 0
+          6      0 0 0 0 0 0 0       0 0 0 0 0 0 0
+
+    Raises ConfigError for an unknown rule or a missing key mask.
+    """
+    check_rule(rule, key_mask)
+    if positions is None:
+        positions = jax.lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
+    query_at, key_at = positions[:, :, None], positions[:, None, :]
+    visible = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, :, None]
+    visible &= key_at <= query_at
+    if sliding_window is not None:
+        visible &= key_at > query_at - sliding_window
+    if rule == "exclude" and key_mask is not None:
+        visible &= key_mask[:, None, :]
+    return visible
+
+
+def attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    key_mask: Bool[Array, "B T"] | None,
+    segment_ids: Int[Array, "B T"],
+    rule: Rule,
+    positions: Int[Array, "B T"] | None = None,
+    sliding_window: int | None = None,
+) -> Float[Array, "B T N H"]:
+    """Softmax attention over the visible keys, scale 1/sqrt(H); q and k come after RoPE.
+
+    Query head n reads key-value head n // (N / K). Softmax in float32; the result has the dtype
+    of v. The rules, for key_mask m:
+
+      none      m plays no part.
+      multiply  the paper's equation, literally: softmax(m_j (q_i . k_j) / sqrt(H)). A masked key
+                gets score 0, and so a weight that rivals any other score near 0: this does NOT
+                hide it, its value is still read. Computed by zeroing the masked keys, which is
+                the same: (q . k) m = q . (m k).
+      exclude   what the paper says it wants: a masked key gets no weight, from itself neither.
+
+    A query that sees no key (padding, or `exclude` with everything before it masked) gets zeros,
+    and passes no gradient to anything. Raises ConfigError as `visible_keys` does.
+    """
+    visible = visible_keys(key_mask, segment_ids, rule, positions, sliding_window)
+    visible = visible[:, None, None, :, :]
+    if rule == "multiply" and key_mask is not None:
+        k = jnp.where(key_mask[:, :, None, None], k, jnp.zeros_like(k))
+    batch, tokens, heads, width = q.shape
+    grouped = q.reshape(batch, tokens, k.shape[2], heads // k.shape[2], width)
+    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    # A finite floor, not -inf: a row without a visible key would be NaN, in the gradient even
+    # after it has been replaced.
+    scores = jnp.where(visible, scores * width**-0.5, jnp.finfo(jnp.float32).min)
+    weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
+    mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v, preferred_element_type=jnp.float32)
+    return mixed.reshape(q.shape).astype(v.dtype)

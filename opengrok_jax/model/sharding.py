@@ -1,0 +1,137 @@
+"""Logical axes -> mesh axes: where each parameter and each activation lives on the devices.
+
+The mesh has three axes: `data` holds copies of everything but the batch, `fsdp` splits the batch
+and the parameters, `tensor` splits heads, MLP width and vocabulary inside a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from opengrok_jax.errors import ConfigError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. An axis that is not here, or None, is not split.
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),  # activations: rows of the batch
+    "embed": ("fsdp",),  # parameters: model width; gathered where a layer is used
+    "heads": ("tensor",),  # N or K in activations; all channels of all heads in parameters
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+}
+
+# The last names of a parameter's path -> its logical axes; stacked blocks have a layer axis before.
+PARAMETER_AXES: dict[str, tuple[str | None, ...]] = {
+    "embed_tokens.weight": ("vocab", "embed"),
+    "qkv_proj.weight": ("heads", "embed"),
+    "o_proj.weight": ("embed", "heads"),
+    "gate_up_proj.weight": ("mlp", "embed"),
+    "down_proj.weight": ("embed", "mlp"),
+    "input_layernorm.weight": (None,),  # norms are too small to be worth gathering
+    "post_attention_layernorm.weight": (None,),
+    "norm.weight": (None,),
+    "lm_head.weight": ("vocab", "embed"),
+}
+
+
+def make_mesh(
+    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of data x fsdp x tensor devices (default: all); -1 on one axis takes the rest.
+
+    Raises ConfigError if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    asked = " x ".join(f"{name}={size}" for name, size in sizes.items())
+    free = [name for name, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise ConfigError(f"mesh {asked}: sizes must be positive, and -1 may stand once")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(devices) % fixed or (not free and fixed != len(devices)):
+        raise ConfigError(
+            f"mesh {asked} needs {'a multiple of ' if free else ''}{fixed} devices, but there are "
+            f"{len(devices)} ({devices[0].platform}); change the sizes, or put -1 on one axis to "
+            "take what is left"
+        )
+    sizes |= {name: len(devices) // fixed for name in free}
+    return jax.make_mesh(
+        tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices
+    )
+
+
+def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
+    """The logical axes of the parameter at a path such as ("layers", "mlp", "down_proj", "weight").
+
+    Raises KeyError for a path that the table above does not know.
+    """
+    axes = PARAMETER_AXES[".".join(str(key) for key in path[-2:])]
+    return ("layer", *axes) if path[0] == "layers" else axes
+
+
+def parameter_shardings(model: nnx.Module, mesh: Mesh) -> nnx.State:
+    """The model's parameter state with a NamedSharding in place of each array.
+
+    `model` may be abstract (from `nnx.eval_shape`). Raises ConfigError where an axis does not
+    divide by its part of the mesh: leaving it whole instead would cost memory without a word.
+    """
+
+    def sharding(path: tuple[object, ...], parameter: nnx.Variable) -> nnx.Variable:
+        shape, entries = parameter[...].shape, []
+        for axis, size in zip(parameter_axes(path), shape, strict=True):
+            over = _mesh_axes(axis, mesh)
+            if size % _size(over, mesh):
+                raise ConfigError(
+                    f"{'.'.join(map(str, path))} {shape}: its axis '{axis}' of {size} does not "
+                    f"divide by {' x '.join(over)} = {_size(over, mesh)}; choose another mesh"
+                )
+            entries.append(over or None)
+        return parameter.replace(NamedSharding(mesh, PartitionSpec(*entries)))
+
+    return nnx.map_state(sharding, nnx.state(model, nnx.Param))
+
+
+def create_sharded(create: Callable[[], nnx.Module], mesh: Mesh) -> nnx.Module:
+    """Runs `create` (say, a Phi3 from seeded Rngs) so that each device makes only its own shards."""
+    abstract = nnx.eval_shape(create)
+    initialise = jax.jit(
+        lambda: nnx.state(create(), nnx.Param), out_shardings=parameter_shardings(abstract, mesh)
+    )
+    return nnx.merge(nnx.graphdef(abstract), initialise())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Where a (B, ...) array of the batch lives: rows over `data` and `fsdp`, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def constrain(x: Shaped[Array, "..."], *axes: str | None) -> Shaped[Array, "..."]:
+    """Asks the compiler to lay x out by its logical axes on the mesh of `jax.set_mesh`.
+
+    Does nothing without such a mesh. An axis that does not divide (one row evaluated on eight
+    devices) is left to the compiler: for an activation that costs time, not correctness.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    entries = []
+    for axis, size in zip(axes, x.shape, strict=True):
+        over = _mesh_axes(axis, mesh)
+        entries.append(over if over and size % _size(over, mesh) == 0 else None)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*entries))
+
+
+def _mesh_axes(axis: str | None, mesh: Mesh | jax.sharding.AbstractMesh) -> tuple[str, ...]:
+    rule = () if axis is None else RULES.get(axis, ())
+    return tuple(name for name in rule if name in mesh.axis_names)
+
+
+def _size(over: Sequence[str], mesh: Mesh | jax.sharding.AbstractMesh) -> int:
+    return math.prod(mesh.shape[name] for name in over)

@@ -1,0 +1,248 @@
+"""What the rooms hand to each other, in the order in which it comes to be.
+
+    Prompt          prompts/  -> teacher/      what is asked, and from which cell of the axes
+    Response        teacher/  -> curation/     what came back, verbatim
+    Verdict         curation/                  keep, or the reason why not
+    Example         curation/ -> masking/      a prompt with an answer worth learning
+    MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
+    Score           evaluation/ -> report      one number with its interval
+
+On disk each is one JSON object a line (`MaskedExample`: one Arrow row), fields as below.
+`to_json` and `from_json` convert; unknown or missing fields are a `DataError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from opengrok_jax.errors import DataError
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "valid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A point on the axes of the plan; "" where an axis does not apply."""
+
+    intent: str
+    topic: str = ""
+    event: str = ""
+    platform: str = ""
+    style: str = ""
+    hardness: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A question to the teacher.
+
+    Attributes:
+      id: `prompt_id(messages)`, 16 hex digits: the same words have the same id in every run.
+      messages: the chat, ending with a user turn.
+      cell: where the prompt lies on the axes.
+      template: name of the template that wrote it.
+      posts: the posts quoted in it, verbatim.
+      label: the gold label, for prompts made of labelled posts; "" elsewhere.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    cell: Cell
+    template: str
+    posts: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A teacher's answer to one prompt, verbatim.
+
+    Attributes:
+      request_key: SHA-256 of the request body exactly as sent.
+      finish_reason: "stop" where the teacher ended by itself, "length" where it was cut.
+      model_asked, model_served: what was named in the request and in the answer.
+      source: what kind of teacher this was: "recorded", "labelled" or "api".
+      endpoint: base address of the endpoint, without credentials.
+      rights: what the user declared about training on these answers.
+      prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
+    """
+
+    prompt_id: str
+    request_key: str
+    text: str
+    finish_reason: str
+    model_asked: str
+    model_served: str
+    source: str
+    endpoint: str
+    rights: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a check says of one answer.
+
+    Attributes:
+      keep: False rejects the answer.
+      reason: "" when kept, else the fault found, as a slug ("too_short").
+      detail: the evidence, for the reader of the rejected rows.
+    """
+
+    keep: bool
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A prompt and the answer the student shall learn.
+
+    Attributes:
+      id: the prompt's id.
+      messages: the prompt, personal data replaced by typed placeholders.
+      response: the answer, likewise.
+      split: "valid" examples steer early stopping and are never trained on.
+      posts, label, cell: as in `Prompt`.
+      source, model_served, rights: as in `Response`.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    response: str
+    split: Split
+    cell: Cell
+    posts: tuple[str, ...] = ()
+    label: str = ""
+    source: str
+    model_served: str
+    rights: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedExample:
+    """An example as tokens; every array has T entries, one per token.
+
+    Attributes:
+      id, split: as in `Example`.
+      tokens: int32, ids of the tokenizer.
+      roles: int8, 0 template and special tokens, 1 prompt, 2 response (see `tokenizer.ROLES`).
+      tfidf, pos, dep, random: float32 in [0,1], the four factors.
+      keep_prob: float32 in [0,1], P(token stays visible).
+      key_mask: bool, True = may be attended to; drawn from keep_prob.
+    """
+
+    id: str
+    split: Split
+    tokens: np.ndarray = field(repr=False)
+    roles: np.ndarray = field(repr=False)
+    tfidf: np.ndarray = field(repr=False)
+    pos: np.ndarray = field(repr=False)
+    dep: np.ndarray = field(repr=False)
+    random: np.ndarray = field(repr=False)
+    keep_prob: np.ndarray = field(repr=False)
+    key_mask: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of the evaluation.
+
+    Attributes:
+      task, metric: e.g. "sentiment", "macro_recall".
+      predictor: "student (likelihood)", "majority", "tf-idf + logistic regression" ...
+      value, low, high: the metric and its 95 % bootstrap interval, each in [0,1].
+      rows: how many posts were scored.
+      unparsable: share of answers that were no valid label, in [0,1].
+    """
+
+    task: str
+    metric: str
+    predictor: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    unparsable: float = 0.0
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value that is hashed: keys sorted, no spaces, real characters."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def prompt_id(messages: tuple[Message, ...]) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical messages."""
+    body = canonical_json([{"role": m.role, "content": m.content} for m in messages])
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+R = TypeVar("R")
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as plain dicts, lists, strings and numbers."""
+    return dataclasses.asdict(record)
+
+
+def from_json(kind: type[R], row: dict[str, Any]) -> R:
+    """A record of `kind` from what `to_json` made, types checked field by field.
+
+    Raises:
+      DataError: a field is unknown, missing, or of another type.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"a {kind.__name__} must be a JSON object, got {type(row).__name__}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    if unknown := sorted(set(row) - set(fields)):
+        raise DataError(
+            f"a {kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}"
+        )
+    needed = [
+        n
+        for n, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing := [n for n in needed if n not in row]:
+        raise DataError(f"a {kind.__name__} lacks {', '.join(missing)}")
+    return kind(**{n: _value(hints[n], v, f"{kind.__name__}.{n}") for n, v in row.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast(Any, hint), value)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise DataError(f"{where} must be a list, got {value!r}")
+        return tuple(_value(args[0], v, where) for v in value)
+    if origin is Literal:
+        if value not in args:
+            raise DataError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")
+        return value
+    if origin is types.UnionType:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise DataError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value

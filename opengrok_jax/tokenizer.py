@@ -1,0 +1,166 @@
+r"""Phi-3's tokenizer and chat template: a chat becomes ids, with the span and role of each token.
+
+The template is the one of Phi-3's tokenizer_config.json, without its trailing end-of-text token
+(generation stops at `<|end|>`, so that is what the student must learn to say):
+
+    <|user|>\nHi there<|end|>\n<|assistant|>\nHello<|end|>\n
+
+    tokens   32010   6324  727    32007   32001   15043   32007
+    text     <|user|>  Hi  there  <|end|> <|assistant|> Hello  <|end|>
+    roles      0      1     1       0       0       2       2
+    special    1      0     0       1       1       0       1
+
+The file is read by `tokenizers` itself: `AutoTokenizer` rebuilds Phi-3's backend from its config
+and gives other ids for the first word of each turn. Both published revisions work; they differ
+in whether the newline after `<|user|>` is swallowed (`rstrip`) or a token of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from opengrok_jax.errors import DataError
+from opengrok_jax.records import Message
+
+ROLES = ("template", "prompt", "response")
+TEMPLATE, PROMPT, RESPONSE = range(3)
+
+EMBEDDED = Path(__file__).parent / "assets" / "tokenizer" / "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A rendered chat and its tokens.
+
+    Attributes:
+      text: the rendered chat.
+      tokens: int32 [T].
+      spans: int32 [T, 2], start and end of each token in `text`, in code points.
+      roles: int8 [T], index into `ROLES`; the `<|end|>` of an answer belongs to the response.
+      special: bool [T], True for `<|user|>`, `<|end|>` and their like.
+    """
+
+    text: str
+    tokens: np.ndarray
+    spans: np.ndarray
+    roles: np.ndarray
+    special: np.ndarray
+
+
+class ChatTokenizer:
+    """A Phi-3 tokenizer file, opened.
+
+    Attributes:
+      vocab_size: number of ids the file can produce; a model may have more rows (Phi-3: 32,064).
+      end_id: id of `<|end|>`, which ends every turn.
+      eos_id: id of `<|endoftext|>`, also Phi-3's padding.
+    """
+
+    def __init__(self, path: Path):
+        """Opens a `tokenizer.json`.
+
+        Raises:
+          DataError: no such file, not a tokenizer, or one of Phi-3's special tokens is missing.
+        """
+        if not path.is_file():
+            raise DataError(f"{path}: no such tokenizer file; expected a Phi-3 tokenizer.json")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise DataError(f"{path}: not a tokenizer.json: {error}") from None
+        # What a post says must never become a control token, whatever it spells.
+        self._tokenizer.encode_special_tokens = True
+        self._added: dict[str, tuple[int, AddedToken]] = {
+            token.content: (index, token)
+            for index, token in self._tokenizer.get_added_tokens_decoder().items()
+        }
+        needed = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
+        if missing := [name for name in needed if name not in self._added]:
+            raise DataError(f"{path}: lacks {', '.join(missing)}; expected Phi-3's special tokens")
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.end_id = self._added["<|end|>"][0]
+        self.eos_id = self._added["<|endoftext|>"][0]
+
+    def encode_chat(self, messages: tuple[Message, ...], response: str | None = None) -> Encoded:
+        """Renders and encodes a chat.
+
+        Args:
+          messages: the turns so far; the answers among them count as prompt.
+          response: the answer to learn; None ends with `<|assistant|>`, ready to generate.
+        """
+        pieces = _Pieces(self._tokenizer, self._added)
+        for message in messages:
+            pieces.special(f"<|{message.role}|>", TEMPLATE)
+            pieces.content("\n", message.content, PROMPT)
+            pieces.special("<|end|>", TEMPLATE)
+            pieces.content("\n", "", TEMPLATE)
+        pieces.special("<|assistant|>", TEMPLATE)
+        pieces.content("\n", response or "", RESPONSE)
+        if response is not None:
+            pieces.special("<|end|>", RESPONSE)
+        return pieces.encoded()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a plain text, without template."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int] | np.ndarray) -> str:
+        """Text of some ids; special tokens and padding rows leave no trace."""
+        known = [int(i) for i in ids if int(i) < self.vocab_size]
+        return self._tokenizer.decode(known, skip_special_tokens=True)
+
+    def token_text(self, index: int) -> str:
+        """How the vocabulary spells one id."""
+        return self._tokenizer.id_to_token(int(index)) or f"<unused {index}>"
+
+
+class _Pieces:
+    """The growing lists; one place appends to all of them, so they cannot go out of step."""
+
+    def __init__(self, tokenizer: Tokenizer, added: dict[str, tuple[int, AddedToken]]):
+        self._tokenizer, self._added = tokenizer, added
+        self._text = ""
+        self._swallow = False  # the token before eats white space on its right
+        self._rows: list[tuple[int, int, int, int, bool]] = []
+
+    def special(self, name: str, role: int) -> None:
+        index, token = self._added[name]
+        start = len(self._text)
+        self._text += name
+        self._rows.append((index, start, len(self._text), role, True))
+        self._swallow = token.rstrip
+
+    def content(self, lead: str, content: str, role: int) -> None:
+        """Text between two special tokens; `lead` belongs to the template."""
+        start = len(self._text)
+        piece = lead + content
+        self._text += piece
+        kept = piece.lstrip() if self._swallow else piece
+        offset = start + len(piece) - len(kept)
+        encoding = self._tokenizer.encode(kept, add_special_tokens=False)
+        for index, (low, high) in zip(encoding.ids, encoding.offsets, strict=True):
+            from_template = offset + low < start + len(lead)
+            role_here = TEMPLATE if from_template else role
+            self._rows.append((index, offset + low, offset + high, role_here, False))
+
+    def encoded(self) -> Encoded:
+        columns = tuple(zip(*self._rows, strict=True))
+        return Encoded(
+            text=self._text,
+            tokens=np.array(columns[0], np.int32),
+            spans=np.array(columns[1:3], np.int32).T,
+            roles=np.array(columns[3], np.int8),
+            special=np.array(columns[4], bool),
+        )
+
+
+def load(name: str = "") -> ChatTokenizer:
+    """The tokenizer in a folder or `tokenizer.json`; "" is the small one that ships with us."""
+    if not name:
+        return ChatTokenizer(EMBEDDED)
+    path = Path(name)
+    return ChatTokenizer(path / "tokenizer.json" if path.is_dir() else path)
