@@ -97,6 +97,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Adds one JSON line to a log that `read_jsonl` reads."""
+    with storing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in `path`.
 
@@ -220,24 +226,39 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
-def claim(run: Path, config: dict[str, Any]) -> None:
+def settled(run: Path, config: dict[str, Any]) -> bool:
+    """Whether the run folder belongs to this very config already."""
+    path = run / "config.json"
+    return path.exists() and read_json(path) == json.loads(json.dumps(config))
+
+
+def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> None:
     """Ties a run folder to one config; a second config is refused.
+
+    Args:
+      run: the run folder.
+      config: JSON-able.
+      may_change: sections that may differ from before: nothing was made of them, or it is redone.
 
     Raises:
       RunFolderError: the folder belongs to another config; names what differs.
     """
     path = run / "config.json"
     config = json.loads(json.dumps(config))
-    if not path.exists():
-        write_json(path, config)
-        return
-    before = read_json(path)
-    if changed := differences(before, config):
+    before = read_json(path) if path.exists() else config
+    free = set(may_change)
+    changed = differences(
+        {k: v for k, v in before.items() if k not in free},
+        {k: v for k, v in config.items() if k not in free},
+    )
+    if changed:
         shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if changed[4:] else "")
         raise RunFolderError(
             f"{run} was written with another config: {shown}. Give another folder with "
             "--config.run_dir=..., or redo from the first changed stage with --redo STAGE"
         )
+    if not path.exists() or before != config:
+        write_json(path, config)
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

@@ -1,6 +1,7 @@
 """Room 5, the student: the Phi-3 family in Flax NNX, weights in and out as Hugging Face has them.
 
-    config.py      Phi3Config: every number of a checkpoint's config.json that changes the result
+    config.py      Phi3Config: the numbers of a checkpoint that change what it computes
+    hf_config.py   HF config.json -> Phi3Config -> config.json
     rope.py        rotary positions, partial and LongRoPE, reset at each packed segment
     attention.py   who attends to whom: causal, packed, windowed, and the three key-mask rules
     phi3.py        the forward pass: embedding, scanned blocks, final norm, head

@@ -47,7 +47,9 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
         """Multiplies in `dtype`."""
-        return jnp.einsum("...i,oi->...o", x.astype(self.dtype), self.weight[...].astype(self.dtype))
+        return jnp.einsum(
+            "...i,oi->...o", x.astype(self.dtype), self.weight[...].astype(self.dtype)
+        )
 
 
 class RMSNorm(nnx.Module):
@@ -93,9 +95,7 @@ class SelfAttention(nnx.Module):
         q = constrain(apply_rope(q, cos, sin), "batch", None, "heads", None)
         k = constrain(apply_rope(k, cos, sin), "batch", None, "heads", None)
         v = constrain(v, "batch", None, "heads", None)
-        mixed = attention(
-            q, k, v, key_mask, segment_ids, rule, positions, config.sliding_window
-        )
+        mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, config.sliding_window)
         return self.o_proj(mixed.reshape(batch, tokens, heads * config.head_dim))
 
 
@@ -170,7 +170,9 @@ class Phi3(nnx.Module):
         self.layers = Block(config, stack=(config.num_hidden_layers,), **init)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
         tied = config.tie_word_embeddings
-        self.lm_head = None if tied else Linear(config.hidden_size, config.vocab_size, config, **init)
+        self.lm_head = (
+            None if tied else Linear(config.hidden_size, config.vocab_size, config, **init)
+        )
 
     def hidden(
         self,
@@ -191,7 +193,7 @@ class Phi3(nnx.Module):
         limit = self.config.max_position_embeddings
         if tokens.shape[1] > limit:
             raise ConfigError(
-                f"a row of {tokens.shape[1]} tokens is longer than max_position_embeddings={limit}; "
+                f"a row of {tokens.shape[1]} tokens is more than max_position_embeddings={limit}; "
                 "use shorter rows or a long-context checkpoint"
             )
         if positions is None:
@@ -201,7 +203,7 @@ class Phi3(nnx.Module):
         x = constrain(self.embed_tokens(tokens).astype(self.dtype), "batch", None, None)
         graph, stacked = nnx.split(self.layers)
 
-        def step(x: jax.Array, layer: nnx.State) -> tuple[jax.Array, None]:
+        def step(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
             block = nnx.merge(graph, layer)
             return block(x, cos, sin, segment_ids, positions, key_mask, rule), None
 
@@ -215,7 +217,7 @@ class Phi3(nnx.Module):
         return self.norm(x)
 
     def logits(self, hidden: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
-        """The head on any rows of `hidden`: multiplied in `dtype`, summed and returned in float32."""
+        """The head on any rows of `hidden`, multiplied in `dtype`, summed and given in float32."""
         head = self.embed_tokens if self.lm_head is None else self.lm_head
         return jnp.einsum(
             "...d,vd->...v",

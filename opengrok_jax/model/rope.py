@@ -38,7 +38,7 @@ def segment_lengths(
     return jnp.take_along_axis(positions, last, axis=1) + 1
 
 
-def inverse_frequencies(config: Phi3Config, *, long: bool) -> Float32[np.ndarray, "R"]:
+def inverse_frequencies(config: Phi3Config, *, long: bool) -> Float32[np.ndarray, " R"]:
     """Radians per position of each rotated pair, float32; `long` picks LongRoPE's long factors."""
     exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(config.rotary_dim)
     base = np.float32(config.rope_theta) ** exponents
@@ -69,8 +69,8 @@ def rope_angles(
     example independent of its neighbours.
     """
     frequencies = jnp.asarray(inverse_frequencies(config, long=False))[None, None, :]
-    if config.rope_scaling is not None:
-        is_long = lengths[..., None] > config.original_max_position_embeddings
+    if (original := config.original_max_position_embeddings) is not None:  # with LongRoPE only
+        is_long = lengths[..., None] > original
         long = jnp.asarray(inverse_frequencies(config, long=True))[None, None, :]
         frequencies = jnp.where(is_long, long, frequencies)
     angles = positions[..., None].astype(jnp.float32) * frequencies

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from flax import nnx
@@ -42,7 +43,7 @@ PARAMETER_AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def make_mesh(
-    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
     """A mesh of data x fsdp x tensor devices (default: all); -1 on one axis takes the rest.
 
@@ -76,15 +77,15 @@ def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
     return ("layer", *axes) if path[0] == "layers" else axes
 
 
-def parameter_shardings(model: nnx.Module, mesh: Mesh) -> nnx.State:
-    """The model's parameter state with a NamedSharding in place of each array.
+def parameter_shardings(model: nnx.Module, mesh: Mesh) -> Any:
+    """The model's parameter `nnx.State` with a NamedSharding in place of each array.
 
     `model` may be abstract (from `nnx.eval_shape`). Raises ConfigError where an axis does not
     divide by its part of the mesh: leaving it whole instead would cost memory without a word.
     """
 
     def sharding(path: tuple[object, ...], parameter: nnx.Variable) -> nnx.Variable:
-        shape, entries = parameter[...].shape, []
+        shape, entries = parameter.shape, []
         for axis, size in zip(parameter_axes(path), shape, strict=True):
             over = _mesh_axes(axis, mesh)
             if size % _size(over, mesh):
@@ -99,7 +100,7 @@ def parameter_shardings(model: nnx.Module, mesh: Mesh) -> nnx.State:
 
 
 def create_sharded(create: Callable[[], nnx.Module], mesh: Mesh) -> nnx.Module:
-    """Runs `create` (say, a Phi3 from seeded Rngs) so that each device makes only its own shards."""
+    """Runs `create` (say, a Phi3 from seeded Rngs) so that a device makes only its shards."""
     abstract = nnx.eval_shape(create)
     initialise = jax.jit(
         lambda: nnx.state(create(), nnx.Param), out_shardings=parameter_shardings(abstract, mesh)
@@ -112,7 +113,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def constrain(x: Shaped[Array, "..."], *axes: str | None) -> Shaped[Array, "..."]:
+def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:
     """Asks the compiler to lay x out by its logical axes on the mesh of `jax.set_mesh`.
 
     Does nothing without such a mesh. An axis that does not divide (one row evaluated on eight

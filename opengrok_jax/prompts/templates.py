@@ -131,12 +131,12 @@ TEMPLATES = (
         name="report-post",
         intent="platform_post",
         origin="report",
-        text="Write a {style} {platform} post about {event}.{twist}",
+        text="Write a post for {platform} about {event}. Style: {style}.{twist}",
     ),
     Template(
         name="post-first-hand",
         intent="platform_post",
-        text="You were there for {event}. Post about it on {platform}, in a {style} voice.{twist}",
+        text="You were there for {event}. Post about it on {platform}. Voice: {style}.{twist}",
     ),
     Template(
         name="post-skeptic",
@@ -147,7 +147,7 @@ TEMPLATES = (
     Template(
         name="post-reply",
         intent="platform_post",
-        text="Write a {style} reply to this {platform} post:\n\n{post}",
+        text="Write a reply, {style} in tone, to this {platform} post:\n\n{post}",
     ),
     # Sentiment
     Template(name="sentiment-word", intent="sentiment", weight=3, text=SENTIMENT),
@@ -203,7 +203,7 @@ TEMPLATES = (
     Template(
         name="rewrite-style",
         intent="tone_rewrite",
-        text="Rewrite this post in a {style} tone and keep every fact.\n\n{post}",
+        text="Rewrite this post, make its tone {style} and keep every fact.\n\n{post}",
     ),
     Template(
         name="rewrite-platform",

@@ -1,0 +1,143 @@
+"""The `opengrok` command: one verb a stage, `run` for all of them, `status` to look."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from opengrok_jax import config as config_module
+from opengrok_jax import pipeline
+from opengrok_jax.errors import StorageError, UserError
+from opengrok_jax.progress import duration, say
+
+EPILOG = """\
+configs:
+  --config FILE[:variant]       e.g. configs/demo.py, configs/tweeteval.py:smoke
+  --config.section.key=value    changes one value, e.g. --config.training.epochs=2.0
+
+exit status:
+  0 done   1 other   2 config   3 data   4 run folder   5 teacher   6 weights or checkpoint
+  7 training   8 disk   9 missing extra   130 stopped by Ctrl-C   143 by SIGTERM
+  Stopped or failed, the same command goes on where it was; nothing obtained is lost.
+  OPENGROK_TRACEBACK=1 shows where in the code an error arose.
+"""
+
+READS = {
+    "plan-prompts": "the axes and templates, or your posts",
+    "collect": "prompts/prompts.jsonl",
+    "curate": "teacher/responses.jsonl",
+    "mask": "curation/kept.jsonl",
+    "finetune": "masking/masked.parquet",
+    "evaluate": "training/student, the tasks",
+    "report": "all of the above",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; exits with the status that `EPILOG` lists."""
+    try:
+        sys.exit(_main(sys.argv[1:] if arguments is None else list(arguments)))
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+            raise
+        _fail(f"{error.filename or 'the disk'}: {error.strerror}", StorageError.exit_code)
+
+
+def _fail(message: str, status: int) -> None:
+    if os.environ.get("OPENGROK_TRACEBACK"):
+        raise
+    say(f"opengrok: {message}")
+    sys.exit(status)
+
+
+def _main(arguments: list[str]) -> int:
+    flags, rest = _parser().parse_known_args(arguments)
+    config = config_module.load(flags.config, rest)
+    folder, _ = pipeline.parts(config)
+    if flags.verb == "status":
+        return _status(folder, flags.json)
+    only = "" if flags.verb == "run" else flags.verb
+    pipeline.run(config, only=only, redo=flags.redo, dry_run=flags.dry_run)
+    if not flags.dry_run:
+        _what_next(flags.verb, flags.config, folder)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="opengrok",
+        description="Distil a large teacher's answers about social-media posts into a small Phi-3 "
+        "of your own.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    _verb(verbs, "run", "all stages below, in order; what is done is not done again")
+    for number, stage in enumerate(pipeline.STAGES, start=1):
+        reads, writes = READS[stage.verb], ", ".join(stage.writes)
+        details = f"Reads {reads}. Writes {stage.folder}/: {writes}. Settings: {stage.section}.*"
+        _verb(verbs, stage.verb, f"{number}. {stage.about}", details)
+    status = _verb(verbs, "status", "what is done in the run folder, and what is not")
+    status.add_argument("--json", action="store_true", help="for scripts")
+    return parser
+
+
+def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.ArgumentParser:
+    verb = verbs.add_parser(
+        name,
+        help=about,
+        description=f"{about.lstrip('1234567. ').capitalize()}. {details}",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument("--config", required=True, metavar="FILE[:variant]", help="the experiment")
+    if name != "status":
+        stages = f"one of {', '.join(pipeline.VERBS)}"
+        verb.add_argument(
+            "--redo",
+            default="",
+            metavar="STAGE",
+            help=f"throw away this stage's results and all later ones first ({stages}); "
+            "the teacher's journal is always kept",
+        )
+        verb.add_argument("--dry-run", action="store_true", help="say what would be done, stop")
+    return verb
+
+
+def _status(folder: Path, as_json: bool) -> int:
+    rows = pipeline.status(folder)
+    if as_json:
+        print(json.dumps({"run_dir": str(folder), "stages": rows}, indent=1))
+        return 0
+    print(f"{folder}")
+    for row in rows:
+        state = "done" if row["done"] else "begun" if row["begun"] else "to do"
+        took = duration(row["seconds"]) if row["done"] and row["seconds"] is not None else ""
+        counts = ", ".join(
+            f"{key} {value}"
+            for key, value in row["counts"].items()
+            if isinstance(value, (int, float, str)) and not isinstance(value, bool)
+        )
+        print(f"  {row['stage']:<13} {state:<6} {took:>11}  {counts[:90]}".rstrip())
+    return 0
+
+
+def _what_next(verb: str, spec: str, folder: Path) -> None:
+    """Points to the page, or to the verb that follows."""
+    if verb in ("run", "report"):
+        say(f"report: {folder / 'report' / 'report.html'}")
+    else:
+        following = pipeline.VERBS[pipeline.VERBS.index(verb) + 1]
+        say(f"next: opengrok {following} --config {spec}")

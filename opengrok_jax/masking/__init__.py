@@ -1,0 +1,12 @@
+"""Room 4, which tokens count: examples become tokens with the factors and the draw of their mask.
+
+syntax     spaCy: words, pos (content words) and dep (subject, object, root), each 0 or 1
+tfidf      scikit-learn: how telling a word is of its text, in (0,1]
+align      words to tokens, by spans of code points
+keep       keep_prob = sigmoid(alpha tfidf + beta pos + gamma dep + delta random + bias),
+           key_mask = u < keep_prob
+build      run: examples.jsonl -> masked.parquet and corpus.json
+
+sns_tokenizer, treebank, train_annotator, score_annotator
+           how the pipeline that ships with the package (assets/en_sns) is made and measured
+"""

@@ -1,0 +1,275 @@
+"""Part of speech and dependency relation of every word, by a spaCy pipeline, as scores 0 or 1.
+
+`pos` is 1 for the chosen parts of speech, `dep` is 1 for both ends of the chosen relations:
+
+    word      the   cat   eats    old     fish     !
+    UPOS      DET   NOUN  VERB    ADJ     NOUN   PUNCT
+    relation  det  nsubj  ROOT   amod     obj    punct
+    head        1      2     2      4        2       2
+    pos         0      1     1      1        1       0
+    dep         0      1     1      0        1       0
+
+The relations are named as in Universal Dependencies; a pipeline that speaks ClearNLP
+(en_core_web_*: dobj, dative, nsubjpass ...) is translated, subtypes (nsubj:pass) are cut off.
+Trailing hashtags, addresses and retweet marks are X or SYM with relations such as discourse, list
+or parataxis: they score 0 on both, and only TF-IDF can speak for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opengrok_jax import progress
+from opengrok_jax.errors import ConfigError, DataError, needs_extra
+
+if TYPE_CHECKING:
+    import spacy.language
+
+EMBEDDED = Path(__file__).parent.parent / "assets" / "en_sns"
+
+OPEN_CLASSES = ("ADJ", "ADV", "INTJ", "NOUN", "PROPN", "VERB")
+CLOSED_CLASSES = ("ADP", "AUX", "CCONJ", "DET", "NUM", "PART", "PRON", "SCONJ")
+UPOS = (*OPEN_CLASSES, *CLOSED_CLASSES, "PUNCT", "SYM", "X")
+
+POS_TAGS = ("NOUN", "PROPN", "VERB", "ADJ")
+RELATIONS = ("root", "nsubj", "csubj", "obj", "iobj")
+CLEARNLP = {"dobj": "obj", "dative": "iobj", "nsubjpass": "nsubj", "csubjpass": "csubj"}
+
+# spaCy's tokenizer is quadratic on absurd strings (5,000 exclamation marks take seconds), so no
+# text longer than this, in code points, is handed to it whole.
+LONGEST_PIECE = 2000
+BATCH = 256
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """The words of one text, in order, without overlap; white space is no word.
+
+    Attributes:
+      starts, ends: int32 [W], code points of the text.
+      pos, dep: float32 [W], 0 or 1.
+      upos: the part of speech of each word, as in `UPOS`.
+      relations: the relation of each word to its head, as `relation_name` spells it.
+      lower: the word itself in lower case, for counting.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    pos: np.ndarray
+    dep: np.ndarray
+    upos: tuple[str, ...]
+    relations: tuple[str, ...]
+    lower: tuple[str, ...]
+
+
+def load_pipeline(name: str = "") -> spacy.language.Language:
+    """The spaCy pipeline of a name or folder; "" is the small one that ships with us.
+
+    Raises:
+      ConfigError: no such pipeline is installed, or it gives no parts of speech or no relations.
+      DataError: the pipeline that ships with the package is not there.
+    """
+    with needs_extra("mask"):
+        import spacy
+    if not name and not EMBEDDED.is_dir():
+        raise DataError(f"{EMBEDDED}: our own pipeline is missing; install opengrok-jax again")
+    try:
+        nlp = spacy.load(name or EMBEDDED, exclude=["ner", "lemmatizer"])
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"pipeline {name!r} cannot be loaded ({_first_line(error)}); install it with "
+            f"`python -m spacy download {name}`, or set pipeline to '' for the one we ship"
+        ) from None
+    probe = nlp("People like good cats .")
+    for layer, what in (("DEP", "dependency parser"), ("POS", "universal parts of speech")):
+        if not probe.has_annotation(layer):
+            raise ConfigError(
+                f"pipeline {name!r} has no {what} (its parts: {', '.join(nlp.pipe_names) or 'none'}"
+                "); choose one with both, such as en_core_web_sm, or '' for the one we ship"
+            )
+    return nlp
+
+
+def pipeline_label(nlp: spacy.language.Language) -> str:
+    """Language, name and version of a pipeline, for the record: "en_core_web_sm 3.8.0"."""
+    return f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']}"
+
+
+def check_pos_tags(tags: Iterable[str]) -> None:
+    """Raises ConfigError for a tag that is no universal part of speech."""
+    if unknown := [tag for tag in tags if tag not in UPOS]:
+        raise ConfigError(
+            f"pos_tags holds {', '.join(map(repr, unknown))}; the universal parts of speech are "
+            f"{', '.join(UPOS)}"
+        )
+
+
+def check_relations(nlp: spacy.language.Language, relations: Iterable[str]) -> None:
+    """Makes sure that a chosen relation can occur at all.
+
+    The default ones need not all be known to a pipeline, but one beside the root has to.
+
+    Raises:
+      ConfigError: the pipeline's parser has no such relation.
+    """
+    chosen = {relation_name(name) for name in relations}
+    known = {"root"}
+    for name in nlp.pipe_names:
+        known |= {relation_name(label) for label in nlp.pipe_labels.get(name, ())}
+    missing = chosen - known
+    if chosen - {"root"} and not chosen & known - {"root"}:
+        lacking = missing
+    else:
+        lacking = missing - set(RELATIONS)
+    if lacking:
+        raise ConfigError(
+            f"relations holds {', '.join(sorted(lacking))}, which {pipeline_label(nlp)} never "
+            f"gives; its labels are {', '.join(sorted(known))}"
+        )
+
+
+def relation_name(label: str) -> str:
+    """A relation as we compare it: small letters, no subtype, Universal Dependencies.
+
+    >>> [relation_name(label) for label in ("ROOT", "nsubj:pass", "dobj", "obl")]
+    ['root', 'nsubj', 'obj', 'obl']
+    """
+    plain = label.lower().split("||")[0].split(":")[0]  # "obj||xcomp" is a parser's own note
+    return CLEARNLP.get(plain, plain)
+
+
+def relation_scores(
+    relations: Sequence[str], heads: Sequence[int], chosen: Iterable[str]
+) -> np.ndarray:
+    """1 for both ends of a chosen relation, else 0; the head of a root is the root itself.
+
+        word      she  gave   him    two    books  yesterday
+        relation nsubj root  iobj nummod      obj        obl
+        head         1    1     1      4        1          1
+        root         0    1     0      0        0          0
+        obj          0    1     0      0        1          0
+        nummod       0    0     0      1        1          0
+
+    Args:
+      relations: W names as `relation_name` gives them.
+      heads: W indices of each word's head.
+      chosen: the relations that count.
+
+    Returns:
+      float32 [W].
+    """
+    chosen = set(chosen)
+    scores = np.zeros(len(relations), np.float32)
+    for word, (relation, head) in enumerate(zip(relations, heads, strict=True)):
+        if relation in chosen:
+            scores[[word, head]] = 1.0
+    return scores
+
+
+def well_formed(text: str) -> str:
+    """The text with each lone surrogate replaced by U+FFFD; no other code point moves.
+
+    JSON can carry half an emoji; neither spaCy nor the tokenizer takes such a string.
+    """
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def pieces(text: str, longest: int = LONGEST_PIECE) -> list[tuple[int, str]]:
+    """Cuts a text into pieces of at most `longest` code points, with the offset of each.
+
+    The cut falls behind a line break, else a full stop, else a space, as late as possible in the
+    second half of the piece; where there is none, right at the limit.
+
+    >>> pieces("aa bb cc dd", 6)
+    [(0, 'aa bb '), (6, 'cc dd')]
+    """
+    result, start = [], 0
+    while len(text) - start > longest:
+        end = start + longest
+        for mark in ("\n", ". ", " "):
+            at = text.rfind(mark, start + longest // 2, end)
+            if at >= 0:
+                end = at + len(mark)
+                break
+        result.append((start, text[start:end]))
+        start = end
+    return [*result, (start, text[start:])]
+
+
+def annotate(
+    nlp: spacy.language.Language,
+    texts: Iterable[str],
+    *,
+    pos_tags: Iterable[str] = POS_TAGS,
+    relations: Iterable[str] = RELATIONS,
+) -> dict[str, Words]:
+    """The words of every distinct text; equal texts (and pieces of texts) are parsed once.
+
+    Args:
+      nlp: a pipeline, as `load_pipeline` gives.
+      texts: well-formed strings, see `well_formed`.
+      pos_tags: parts of speech with a `pos` score of 1.
+      relations: relations whose two ends have a `dep` score of 1.
+
+    Returns:
+      The words by text; spans are code points of that text.
+    """
+    wanted_tags = frozenset(pos_tags)
+    wanted_relations = frozenset(map(relation_name, relations))
+    cut = {text: pieces(text) for text in dict.fromkeys(texts)}
+    distinct = list(dict.fromkeys(piece for parts in cut.values() for _, piece in parts))
+    parsed: dict[str, Words] = {}
+    with progress.track("mask", total=len(distinct), unit="texts") as advance:
+        for first in range(0, len(distinct), BATCH):
+            batch = distinct[first : first + BATCH]
+            with nlp.memory_zone():  # keeps the vocabulary bounded over millions of posts
+                for piece, doc in zip(batch, nlp.pipe(batch, batch_size=BATCH), strict=True):
+                    parsed[piece] = _words(doc, wanted_tags, wanted_relations)
+            advance(len(batch))
+    return {
+        text: join((offset, parsed[piece]) for offset, piece in parts)
+        for text, parts in cut.items()
+    }
+
+
+def join(parts: Iterable[tuple[int, Words]]) -> Words:
+    """Several runs of words as one, each moved right by its offset in code points."""
+    offsets, runs = zip(*parts, strict=True) if (parts := list(parts)) else ((), ())
+    empty = np.zeros(0, np.int32)
+    return Words(
+        starts=np.concatenate([empty, *(w.starts + o for o, w in zip(offsets, runs, strict=True))]),
+        ends=np.concatenate([empty, *(w.ends + o for o, w in zip(offsets, runs, strict=True))]),
+        pos=np.concatenate([empty.astype(np.float32), *(w.pos for w in runs)]),
+        dep=np.concatenate([empty.astype(np.float32), *(w.dep for w in runs)]),
+        upos=tuple(tag for w in runs for tag in w.upos),
+        relations=tuple(name for w in runs for name in w.relations),
+        lower=tuple(word for w in runs for word in w.lower),
+    )
+
+
+def _words(doc, pos_tags: frozenset[str], wanted: frozenset[str]) -> Words:
+    """Copies what we need out of a Doc, which is gone after its memory zone."""
+    names = [relation_name(token.dep_) for token in doc]
+    dep = relation_scores(names, [token.head.i for token in doc], wanted)
+    kept = [token for token in doc if not token.is_space]
+    return Words(
+        starts=np.array([t.idx for t in kept], np.int32),
+        ends=np.array([t.idx + len(t) for t in kept], np.int32),
+        pos=np.array([t.pos_ in pos_tags for t in kept], np.float32),
+        dep=dep[[t.i for t in kept]],
+        upos=tuple(t.pos_ for t in kept),
+        relations=tuple(names[t.i] for t in kept),
+        lower=tuple(t.lower_ for t in kept),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,287 @@
+"""The pipeline: the rooms in order, what each reads, and what still has to be done.
+
+A stage is done when its manifest stands in its folder and was made of the same settings and the
+same inputs; doing it again is then no work. A stage that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from opengrok_jax import config as config_module
+from opengrok_jax import storage
+from opengrok_jax.errors import ConfigError, RunFolderError
+from opengrok_jax.progress import duration, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One room's place in the pipeline.
+
+    Attributes:
+      verb: its name on the command line.
+      about: what it does, in one line.
+      module: where its `run` is.
+      section: its part of the config.
+      folder: its folder in the run folder.
+      reads: argument of `run` -> file or folder of an earlier stage.
+      writes: files in its folder that stand when it is done, with the manifest noting their hashes.
+      keep: files that outlive `--redo`, because they were paid for.
+    """
+
+    verb: str
+    about: str
+    module: str
+    section: str
+    folder: str
+    reads: dict[str, str]
+    writes: tuple[str, ...]
+    keep: tuple[str, ...] = ()
+
+
+STAGES = (
+    Stage(
+        verb="plan-prompts",
+        about="decide what to ask",
+        module="opengrok_jax.prompts.plan",
+        section="prompts",
+        folder="prompts",
+        reads={},
+        writes=("prompts.jsonl",),
+    ),
+    Stage(
+        verb="collect",
+        about="ask the teacher; every answer is journalled before it is counted",
+        module="opengrok_jax.teacher.collect",
+        section="teacher",
+        folder="teacher",
+        reads={"prompts_file": "prompts/prompts.jsonl"},
+        writes=("responses.jsonl",),
+        keep=("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"),
+    ),
+    Stage(
+        verb="curate",
+        about="keep the good answers, and the others with the reason",
+        module="opengrok_jax.curation.curate",
+        section="curation",
+        folder="curation",
+        reads={
+            "prompts_file": "prompts/prompts.jsonl",
+            "responses_file": "teacher/responses.jsonl",
+        },
+        writes=("kept.jsonl", "rejected.jsonl"),
+    ),
+    Stage(
+        verb="mask",
+        about="weigh every token and draw the mask",
+        module="opengrok_jax.masking.build",
+        section="masking",
+        folder="masking",
+        reads={"examples_file": "curation/kept.jsonl"},
+        writes=("masked.parquet", "corpus.json"),
+    ),
+    Stage(
+        verb="finetune",
+        about="train the student with masked attention",
+        module="opengrok_jax.training.finetune",
+        section="training",
+        folder="training",
+        reads={"masked_file": "masking/masked.parquet"},
+        writes=("metrics.jsonl", "summary.json"),
+    ),
+    Stage(
+        verb="evaluate",
+        about="score the student and the floors on the tasks",
+        module="opengrok_jax.evaluation.evaluate",
+        section="evaluation",
+        folder="evaluation",
+        reads={"student": "training/student", "examples_file": "curation/kept.jsonl"},
+        writes=("scores.json",),
+    ),
+    Stage(
+        verb="report",
+        about="draw it all on one page",
+        module="opengrok_jax.evaluation.report",
+        section="report",
+        folder="report",
+        reads={
+            "prompts_file": "prompts/prompts.jsonl",
+            "curation": "curation",
+            "masked_file": "masking/masked.parquet",
+            "training": "training",
+            "evaluation": "evaluation",
+        },
+        writes=("report.html",),
+    ),
+)
+VERBS = tuple(stage.verb for stage in STAGES)
+
+
+def run(config: ConfigDict, *, only: str = "", redo: str = "", dry_run: bool = False) -> bool:
+    """Brings the run folder up to date; answers whether there was anything to do.
+
+    Args:
+      config: as `config.load` returns it.
+      only: one verb; the stages before it must be done. "" does all that is left.
+      redo: a verb whose results, and those of all later stages, are thrown away first.
+      dry_run: says what would be done, and does nothing.
+
+    Raises:
+      UserError: see `errors`; whatever was finished before stands.
+    """
+    folder, sections = parts(config)
+    wanted = [stage_of(only)] if only else list(STAGES)
+    settled = storage.settled(folder, config.to_dict())
+    if not settled:
+        _check(wanted, sections)
+    if dry_run:
+        return _tell(folder, sections, wanted)
+    with storage.locked(folder):
+        _claim(folder, config, redo)
+        worked = False
+        for stage in wanted:
+            worked |= _do(folder, stage, sections)
+    if not worked:
+        say(f"nothing to do: {folder} is complete for this config (`--redo STAGE` does it again)")
+    return worked
+
+
+def parts(config: ConfigDict) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The run folder and the sections of a config.
+
+    Raises:
+      ConfigError: a section is missing or unknown.
+    """
+    names = [stage.section for stage in STAGES]
+    plain: dict[str, Any] = config.to_dict()
+    if missing := [n for n in ["run_dir", *names] if n not in plain]:
+        raise ConfigError(f"the config lacks {missing[0]}; it needs run_dir, {', '.join(names)}")
+    if unknown := sorted(set(plain) - {"run_dir", *names}):
+        raise ConfigError(f"the config has {unknown[0]}, which no stage reads; {', '.join(names)}")
+    return Path(plain["run_dir"]), {name: plain[name] for name in names}
+
+
+def stage_of(verb: str) -> Stage:
+    """The stage of a verb.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    for stage in STAGES:
+        if stage.verb == verb:
+            return stage
+    raise ConfigError(f"there is no stage {verb!r}; the stages are {', '.join(VERBS)}")
+
+
+def room(stage: Stage) -> Callable[..., dict[str, Any]]:
+    """A stage's `run`; imports its room, so only stages with work to do are asked for it."""
+    return importlib.import_module(stage.module).run
+
+
+def _check(stages: list[Stage], sections: dict[str, dict[str, Any]]) -> None:
+    for stage in stages:
+        given = {"out", *stage.reads}
+        config_module.check(stage.section, sections[stage.section], room(stage), given)
+
+
+def _claim(folder: Path, config: ConfigDict, redo: str) -> None:
+    """Ties the folder to the config; with `redo`, forgets what follows from there."""
+    again = STAGES[STAGES.index(stage_of(redo)) :] if redo else ()
+    untouched = [s for s in STAGES if not _begun(folder, s)]
+    may_change = {stage.section for stage in (*again, *untouched)}
+    storage.claim(folder, config.to_dict(), may_change=may_change)
+    for stage in reversed(again):
+        storage.discard(folder / stage.folder, stage.keep)
+
+
+def _begun(folder: Path, stage: Stage) -> bool:
+    """Whether the stage left anything in its folder."""
+    here = folder / stage.folder
+    return here.exists() and any(here.iterdir())
+
+
+def _print_of(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> str:
+    """What the stage's manifest must say for its results to be those of this config."""
+    before = {path.split("/")[0] for path in stage.reads.values()}
+    inputs = {}
+    for name in sorted(before):
+        manifest = storage.read_manifest(folder / name)
+        if manifest is None:
+            verb = next(s.verb for s in STAGES if s.folder == name)
+            raise RunFolderError(
+                f"{stage.verb} needs the results of {verb}, which is not finished in {folder}: "
+                f"run `opengrok {verb}` first, or `opengrok run` for all of it"
+            )
+        inputs[name] = manifest["fingerprint"]
+    return storage.fingerprint(sections[stage.section], inputs)
+
+
+def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool:
+    """Does one stage unless it is done; answers whether it worked."""
+    here = folder / stage.folder
+    expected = _print_of(folder, stage, sections)
+    manifest = storage.read_manifest(here)
+    if manifest is not None and manifest["fingerprint"] == expected:
+        say(f"{stage.verb}: done before")
+        return False
+    if manifest is not None:  # made of inputs that are no longer there
+        storage.discard(here, stage.keep)
+    say(f"{stage.verb}: {stage.about}")
+    started = time.monotonic()
+    inputs = {argument: folder / path for argument, path in stage.reads.items()}
+    counts = room(stage)(out=here, **inputs, **sections[stage.section])
+    storage.write_manifest(here, print_=expected, outputs=stage.writes, counts=counts)
+    took = time.monotonic() - started
+    storage.append_line(
+        folder / "log.jsonl",
+        {
+            "stage": stage.verb,
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(took, 1),
+        },
+    )
+    say(f"{stage.verb}: {duration(took)}, wrote {here}")
+    return True
+
+
+def _tell(folder: Path, sections: dict[str, dict[str, Any]], wanted: list[Stage]) -> bool:
+    """Says what `run` would do."""
+    todo = []
+    for row in status(folder):
+        if row["stage"] in {s.verb for s in wanted}:
+            say(f"{row['stage']}: {'done' if row['done'] else 'would ' + row['about']}")
+            todo += [] if row["done"] else [row["stage"]]
+    if "collect" in todo:
+        teacher = sections["teacher"]
+        say(f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}")
+    return bool(todo)
+
+
+def status(folder: Path) -> list[dict[str, Any]]:
+    """For each stage: verb, whether it is done, its counts, seconds of its last run (or None)."""
+    seconds: dict[str, float] = {}
+    if (folder / "log.jsonl").exists():
+        seconds = {r["stage"]: r["seconds"] for r in storage.read_jsonl(folder / "log.jsonl")}
+    rows = []
+    for stage in STAGES:
+        manifest = storage.read_manifest(folder / stage.folder)
+        rows.append(
+            {
+                "stage": stage.verb,
+                "about": stage.about,
+                "done": manifest is not None,
+                "begun": _begun(folder, stage),
+                "counts": json.loads(json.dumps(manifest["counts"])) if manifest else {},
+                "seconds": seconds.get(stage.verb),
+            }
+        )
+    return rows

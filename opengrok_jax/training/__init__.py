@@ -1,0 +1,16 @@
+"""Room 6, how the student learns: masked examples in, a student and its metrics out.
+
+    batches.py      examples -> packed rows -> batches; which token bears loss; the order of the data
+    losses.py       cross-entropy over the loss-bearing positions only: (weighted sum, total weight)
+    optimizer.py    AdamW, warm-up and cosine decay, clipping, no decay on norms
+    step.py         one jitted update over a mesh, microbatches accumulated, divided once
+    checkpoints.py  Orbax: the newest states and the best parameters, checked when read back
+    settings.py     what may be asked of a fine-tuning, checked before any work
+    finetune.py     the loop: train, evaluate, stop early, resume exactly
+
+Letters as in `model/__init__.py`, and besides
+
+    M  microbatches of a step
+    G  groups: the parts of a microbatch that lie on different devices (data x fsdp)
+    C  capacity: loss-bearing positions that the head multiplies, per group and microbatch
+"""

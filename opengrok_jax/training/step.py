@@ -1,0 +1,183 @@
+"""One update as one jitted function over a mesh; one evaluation as another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.sharding import RULES, parameter_shardings
+from opengrok_jax.training.batches import Batch
+from opengrok_jax.training.losses import cross_entropy
+
+
+class TrainState(NamedTuple):
+    """What an update changes.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: the model's parameters, in `param_dtype`.
+      opt_state: of the optimizer; moments in float32 whatever the parameters are stored in.
+    """
+
+    step: jax.Array
+    params: nnx.State
+    opt_state: Any
+
+
+class StepReport(NamedTuple):
+    """What an update tells, float32 scalars.
+
+    Attributes:
+      loss: of this batch before the update, divided by its total weight.
+      grad_norm: global norm before clipping.
+      learning_rate: of this update.
+    """
+
+    loss: jax.Array
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+
+
+def new_state(
+    model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[TrainState, TrainState]:
+    """The state before the first update, spread over the mesh, and its shardings in the same form.
+
+    The arrays of the model pass into the state: use its graph from here on, not its parameters.
+
+    Raises:
+      ConfigError: a parameter does not divide by its part of the mesh.
+    """
+    params = nnx.state(model, nnx.Param)
+    of_params = parameter_shardings(model, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    of_moments = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, _float32(params)),
+        of_params,
+        transform_non_params=lambda _: whole,
+    )
+    shardings = TrainState(whole, of_params, of_moments)
+
+    def first(params: nnx.State) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(_float32(params)))
+
+    return jax.jit(first, out_shardings=shardings, donate_argnums=0)(params), shardings
+
+
+def make_train_step(
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    rate: optax.Schedule,
+    shardings: TrainState,
+    *,
+    rule: Rule,
+    capacity: int,
+    groups: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepReport]]:
+    """The update; takes a batch of (M, b, T) arrays and gives its old state's memory to the new.
+
+    Each microbatch adds its summed loss, its total weight and the gradient of the sum; one division
+    by the total weight comes after the last. The result is that of one large batch, however
+    unevenly the loss-bearing tokens fall on the microbatches and devices.
+
+    Args:
+      graph: of the model, from `nnx.graphdef`.
+      optimizer, rate: from optimizer.py.
+      shardings: from `new_state`.
+      rule: of the masked attention.
+      capacity, groups: C and G of `losses.cross_entropy`, per microbatch.
+    """
+
+    def summed(params: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return _loss(graph, params, batch, rule=rule, capacity=capacity, groups=groups)
+
+    def update(state: TrainState, batches: Batch) -> tuple[TrainState, StepReport]:
+        def accumulate(carry: tuple[Any, ...], batch: Batch) -> tuple[tuple[Any, ...], None]:
+            grads, loss, weight = carry
+            (more, heavier), added = jax.value_and_grad(summed, has_aux=True)(state.params, batch)
+            grads = jax.tree.map(lambda old, new: old + new.astype(jnp.float32), grads, added)
+            grads = jax.lax.with_sharding_constraint(grads, shardings.params)
+            return (grads, loss + more, weight + heavier), None
+
+        zero = jnp.zeros((), jnp.float32)
+        start = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), state.params)
+        (grads, loss, weight), _ = jax.lax.scan(accumulate, (start, zero, zero), batches)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        report = StepReport(loss / weight, optax.global_norm(grads), rate(state.step))
+        # Float32 arithmetic whatever the parameters are stored in; only the sum is rounded.
+        changes, opt_state = optimizer.update(grads, state.opt_state, _float32(state.params))
+        params = jax.tree.map(
+            lambda p, change: (p.astype(jnp.float32) + change).astype(p.dtype),
+            state.params,
+            changes,
+        )
+        return TrainState(state.step + 1, params, opt_state), report
+
+    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def make_eval_step(
+    graph: nnx.GraphDef, *, rule: Rule, capacity: int, groups: int
+) -> Callable[[nnx.State, Batch], tuple[jax.Array, jax.Array]]:
+    """(summed loss, total weight) of one (b, T) batch, undivided; arguments as above."""
+
+    def evaluate(params: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return _loss(graph, params, batch, rule=rule, capacity=capacity, groups=groups)
+
+    return jax.jit(evaluate)
+
+
+def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
+    """A host batch (B, T) on the mesh, rows over `data` and `fsdp`.
+
+    Every process passes the whole batch and uploads only the rows of its own devices.
+
+    Args:
+      batch: NumPy arrays.
+      mesh: of the model.
+      microbatches: M > 0 cuts into (M, B / M, T); 0 leaves (B, T).
+    """
+    spec = PartitionSpec(None, RULES["batch"]) if microbatches else PartitionSpec(RULES["batch"])
+    sharding = NamedSharding(mesh, spec)
+
+    def put(x: np.ndarray) -> jax.Array:
+        if microbatches:
+            x = x.reshape(microbatches, -1, x.shape[-1])
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return Batch(*map(put, batch))
+
+
+def row_groups(mesh: Mesh) -> int:
+    """G: over how many parts of the mesh the rows of a batch are split."""
+    return int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+
+
+def _loss(
+    graph: nnx.GraphDef, params: nnx.State, batch: Batch, *, rule: Rule, capacity: int, groups: int
+) -> tuple[jax.Array, jax.Array]:
+    model: Any = nnx.merge(graph, params)
+    hidden = model.hidden(batch.tokens, batch.segment_ids, batch.positions, batch.key_mask, rule)
+    return cross_entropy(
+        model.logits,
+        hidden,
+        batch.targets,
+        batch.loss_weight,
+        batch.norm_weight,
+        capacity=capacity,
+        groups=groups,
+    )
+
+
+def _float32(params: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda p: p.astype(jnp.float32), params)

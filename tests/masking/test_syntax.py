@@ -1,0 +1,252 @@
+import pytest
+import spacy
+from hypothesis import given
+from hypothesis import strategies as st
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax.masking import syntax
+
+TABLE = {
+    "she": ("PRON", "nsubj:pass"),
+    "cats": ("NOUN", "nsubj"),
+    "eat": ("VERB", "ROOT"),
+    "like": ("VERB", "ROOT"),
+    "fish": ("NOUN", "obj"),
+    "old": ("ADJ", "amod"),
+    "the": ("DET", "det"),
+}
+
+
+class ByTable:
+    """Tags words by `TABLE`; all of them hang on the first root, which is the word 0 if none is."""
+
+    def __init__(self, labels: tuple[str, ...]):
+        self.labels = labels
+        self.seen: list[str] = []
+
+    def __call__(self, doc: Doc) -> Doc:
+        self.seen.append(doc.text)
+        rows = [TABLE.get(token.lower_, ("X", "dep")) for token in doc]
+        root = next((n for n, (_, name) in enumerate(rows) if name == "ROOT"), 0)
+        return Doc(
+            doc.vocab,
+            words=[token.text for token in doc],
+            spaces=[bool(token.whitespace_) for token in doc],
+            pos=["SPACE" if t.is_space else pos for t, (pos, _) in zip(doc, rows, strict=True)],
+            deps=[name for _, name in rows],
+            heads=[root] * len(rows),
+        )
+
+    def to_disk(self, path, exclude=()):
+        pass
+
+    def from_disk(self, path, exclude=()):
+        return self
+
+
+@Language.factory("by_table", default_config={"labels": ["ROOT", "nsubj", "obj", "det", "amod"]})
+def make_by_table(nlp, name, labels):
+    return ByTable(tuple(labels))
+
+
+@pytest.fixture
+def nlp() -> Language:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("by_table")
+    return nlp
+
+
+def annotate_one(nlp: Language, text: str, **options) -> syntax.Words:
+    return syntax.annotate(nlp, [text], **options)[text]
+
+
+# ---- scores -------------------------------------------------------------------------------------
+
+
+def test_the_drawing_of_relation_scores():
+    relations = ["nsubj", "root", "iobj", "nummod", "obj", "obl"]
+    heads = [1, 1, 1, 4, 1, 1]
+    for chosen, row in {
+        "root": [0, 1, 0, 0, 0, 0],
+        "obj": [0, 1, 0, 0, 1, 0],
+        "nummod": [0, 0, 0, 1, 1, 0],
+    }.items():
+        assert syntax.relation_scores(relations, heads, [chosen]).tolist() == row
+
+
+def test_the_drawing_at_the_top_of_the_module():
+    labels = ["det", "nsubj", "ROOT", "amod", "obj", "punct"]
+    relations = [syntax.relation_name(label) for label in labels]
+    scores = syntax.relation_scores(relations, [1, 2, 2, 4, 2, 2], syntax.RELATIONS)
+    assert scores.tolist() == [0, 1, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("ROOT", "root"),
+        ("nsubj:pass", "nsubj"),
+        ("nsubj:outer", "nsubj"),
+        ("nsubjpass", "nsubj"),
+        ("csubjpass", "csubj"),
+        ("dobj", "obj"),
+        ("dative", "iobj"),
+        ("pobj", "pobj"),
+        ("obj||xcomp", "obj"),
+        ("", ""),
+    ],
+)
+def test_relation_names(label, name):
+    assert syntax.relation_name(label) == name
+
+
+def test_the_words_of_a_post(nlp):
+    text = "Cats  eat\nold fish 😀"
+    words = annotate_one(nlp, text)
+    spelled = [text[a:b] for a, b in zip(words.starts, words.ends, strict=True)]
+    assert spelled == ["Cats", "eat", "old", "fish", "😀"], "white space is no word"
+    assert words.lower == ("cats", "eat", "old", "fish", "😀")
+    assert words.upos == ("NOUN", "VERB", "ADJ", "NOUN", "X")
+    assert words.relations == ("nsubj", "root", "amod", "obj", "dep")
+    assert words.pos.tolist() == [1, 1, 1, 1, 0]
+    assert words.dep.tolist() == [1, 1, 0, 1, 0]
+    assert (words.pos.dtype, words.starts.dtype) == ("float32", "int32")
+
+
+def test_tags_and_relations_are_chosen(nlp):
+    words = annotate_one(nlp, "she eat fish", pos_tags=["PRON"], relations=["nsubjpass"])
+    assert words.pos.tolist() == [1, 0, 0]
+    assert words.dep.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n"])
+def test_texts_without_words(nlp, text):
+    words = annotate_one(nlp, text)
+    assert words.starts.shape == words.pos.shape == words.dep.shape == (0,)
+    assert words.lower == ()
+
+
+# ---- many and long texts ------------------------------------------------------------------------
+
+
+def test_equal_texts_are_parsed_once(nlp):
+    found = syntax.annotate(nlp, iter(["cats eat", "the fish", "cats eat", "cats eat"]))
+    assert list(found) == ["cats eat", "the fish"]
+    assert nlp.get_pipe("by_table").seen == ["cats eat", "the fish"]
+
+
+def test_more_texts_than_a_batch(nlp):
+    texts = [f"cats eat {n}" for n in range(syntax.BATCH + 5)]
+    found = syntax.annotate(nlp, texts)
+    assert [found[t].lower[-1] for t in texts] == [t.split()[-1] for t in texts]
+
+
+def test_a_long_text_is_cut_and_its_spans_are_those_of_the_whole(nlp):
+    text = "cats eat old fish. " * 300
+    words = annotate_one(nlp, text)
+    assert max(map(len, nlp.get_pipe("by_table").seen)) <= syntax.LONGEST_PIECE
+    spelled = [text[a:b].lower() for a, b in zip(words.starts, words.ends, strict=True)]
+    assert spelled == list(words.lower)
+    assert spelled == ["cats", "eat", "old", "fish", "."] * 300
+    assert words.upos == ("NOUN", "VERB", "ADJ", "NOUN", "X") * 300
+
+
+@given(st.text(alphabet="ab. \n😀", max_size=60), st.integers(2, 20))
+def test_pieces_are_the_text(text, longest):
+    cut = syntax.pieces(text, longest)
+    assert "".join(piece for _, piece in cut) == text
+    for at, piece in cut:
+        assert text[at : at + len(piece)] == piece
+        assert len(piece) <= longest
+        assert piece or not text
+
+
+def test_pieces_prefer_the_better_mark():
+    assert syntax.pieces("aaaa b\nc. d e f", 12) == [(0, "aaaa b\n"), (7, "c. d e f")]
+    assert syntax.pieces("aaaa bbc. d e f", 12) == [(0, "aaaa bbc. "), (10, "d e f")]
+    assert syntax.pieces("a" * 25, 12) == [(0, "a" * 12), (12, "a" * 12), (24, "a")]
+
+
+def test_half_an_emoji_is_replaced_in_place(nlp):
+    text = syntax.well_formed("cats \ud83d eat 😀")
+    assert text == "cats \ufffd eat 😀"
+    words = annotate_one(nlp, text)
+    assert words.starts.tolist() == [0, 5, 7, 11]
+
+
+# ---- pipelines ----------------------------------------------------------------------------------
+
+
+def test_a_pipeline_that_is_not_installed_names_the_command():
+    with pytest.raises(ConfigError, match="`python -m spacy download no_such_pipeline`"):
+        syntax.load_pipeline("no_such_pipeline")
+
+
+def test_a_pipeline_from_a_folder(nlp, tmp_path):
+    nlp.to_disk(tmp_path / "mine")
+    loaded = syntax.load_pipeline(str(tmp_path / "mine"))
+    assert syntax.pipeline_label(loaded) == "en_pipeline 0.0.0"
+    assert annotate_one(loaded, "the fish").upos == ("DET", "NOUN")
+
+
+def test_a_pipeline_without_a_parser(tmp_path):
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    with pytest.raises(ConfigError, match=r"no dependency parser .its parts: none."):
+        syntax.load_pipeline(str(tmp_path / "blank"))
+
+
+def test_a_pipeline_without_parts_of_speech(tmp_path, monkeypatch):
+    monkeypatch.setitem(TABLE, "people", ("", "nsubj"))
+    nlp = spacy.blank("en")
+    nlp.add_pipe("relations_only")
+    nlp.to_disk(tmp_path / "half")
+    with pytest.raises(ConfigError, match=r"no universal parts of speech .its parts: relations"):
+        syntax.load_pipeline(str(tmp_path / "half"))
+
+
+@Language.component("relations_only")
+def relations_only(doc: Doc) -> Doc:
+    words, spaces = [t.text for t in doc], [bool(t.whitespace_) for t in doc]
+    return Doc(doc.vocab, words=words, spaces=spaces, heads=[0] * len(doc), deps=["dep"] * len(doc))
+
+
+def test_our_own_pipeline_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(syntax, "EMBEDDED", tmp_path / "gone")
+    with pytest.raises(DataError, match="gone: our own pipeline is missing"):
+        syntax.load_pipeline()
+
+
+def test_our_own_pipeline_tells_subject_verb_and_object():
+    nlp = syntax.load_pipeline()
+    syntax.check_relations(nlp, syntax.RELATIONS)
+    text = "my sister loves this phone"
+    words = annotate_one(nlp, text)
+    assert words.upos == ("PRON", "NOUN", "VERB", "DET", "NOUN")
+    assert words.relations == ("nmod", "nsubj", "root", "det", "obj")
+    assert words.dep.tolist() == [0, 1, 1, 0, 1]
+    assert words.pos.tolist() == [0, 1, 1, 0, 1]
+
+
+def test_unknown_parts_of_speech_are_told_the_others():
+    with pytest.raises(ConfigError, match=r"'NN'.*ADJ, ADV"):
+        syntax.check_pos_tags(["NOUN", "NN"])
+    syntax.check_pos_tags(syntax.POS_TAGS)
+
+
+def test_relations_that_a_pipeline_never_gives(nlp):
+    syntax.check_relations(nlp, syntax.RELATIONS)  # csubj and iobj are not known, but default
+    syntax.check_relations(nlp, ["dobj"])
+    syntax.check_relations(nlp, ["root"])
+    syntax.check_relations(nlp, [])
+    with pytest.raises(ConfigError, match=r"relations holds nsubjj, .*labels are amod, det, nsubj"):
+        syntax.check_relations(nlp, ["nsubjj", "obj"])
+
+
+def test_relations_of_another_scheme():
+    nlp = spacy.blank("de")
+    nlp.add_pipe("by_table", config={"labels": ["ROOT", "sb", "oa"]})
+    with pytest.raises(ConfigError, match="relations holds csubj, iobj, nsubj, obj"):
+        syntax.check_relations(nlp, syntax.RELATIONS)
+    syntax.check_relations(nlp, ["root", "sb", "oa"])

@@ -1,0 +1,51 @@
+import hashlib
+import json
+
+import pytest
+
+from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax.prompts import from_posts
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_one_prompt_for_each_distinct_post(tmp_path):
+    rows = [{"text": t, "label": l} for t, l in (("b", "joy"), ("a", "anger"), ("b", "joy"))]
+    file = write(tmp_path / "p.jsonl", rows)
+    prompts = from_posts.plan(posts_file=file, task="emotion", instruction="Which? {post}", count=0)
+    assert {(p.posts, p.label) for p in prompts} == {(("a",), "anger"), (("b",), "joy")}
+    assert {p.messages[0].content for p in prompts} == {"Which? a", "Which? b"}
+    assert {p.cell.intent for p in prompts} == {"emotion"}
+
+
+def test_count_takes_the_first_by_hash_whatever_the_order_of_the_file(tmp_path):
+    texts = [f"post {n}" for n in range(30)]
+    expected = sorted(texts, key=lambda t: hashlib.sha256(t.encode()).hexdigest())[:7]
+    for order in (texts, texts[::-1]):
+        file = write(tmp_path / "p.jsonl", [{"text": t} for t in order])
+        prompts = from_posts.plan(posts_file=file, task="t", instruction="{post}", count=7)
+        assert [p.posts[0] for p in prompts] == expected
+        assert {p.label for p in prompts} == {""}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"text": "a"}, {"txt": "b"}], "row 2: expected"),
+        ([{"text": " "}], "row 1: expected"),
+        ([{"text": "a", "label": 1}], "row 1: expected"),
+        ([{"text": "a", "label": "x"}, {"text": "a", "label": "y"}], "stands there twice"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path, rows, said):
+    file = write(tmp_path / "p.jsonl", rows)
+    with pytest.raises(DataError, match=said):
+        from_posts.plan(posts_file=file, task="t", instruction="{post}", count=0)
+
+
+def test_an_instruction_without_a_place_for_the_post_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"that holds \{post\}"):
+        from_posts.plan(posts_file="p", task="t", instruction="Which?", count=0)

@@ -1,0 +1,193 @@
+import hashlib
+import json
+
+import pytest
+from fault_server import completion, prompts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opengrok_jax.teacher import wire
+from opengrok_jax.teacher.wire import Kind, Reply
+
+
+def outcome(status, body, **headers):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return wire.read(Reply(status=status, body=raw, headers=headers, received_at=1_000_000_000.0))
+
+
+def test_the_body_is_what_the_endpoint_documents():
+    prompt = prompts(1)[0]
+    assert wire.body(prompt, model="m", temperature=0.0, max_tokens=9) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "What is the mood of post 0?"}],
+        "temperature": 0.0,
+        "max_tokens": 9,
+    }
+
+
+def test_the_key_is_the_hash_of_the_bytes_sent_and_every_parameter_changes_it():
+    first, second = prompts(2)
+    base = {"model": "m", "temperature": 0.7, "max_tokens": 64}
+    made = wire.request(first, **base)
+    assert made.key == hashlib.sha256(made.body).hexdigest()
+    assert json.loads(made.body)["messages"][0]["content"] == "What is the mood of post 0?"
+    others = [
+        wire.request(second, **base),
+        wire.request(first, **{**base, "model": "n"}),
+        wire.request(first, **{**base, "temperature": 0.8}),
+        wire.request(first, **{**base, "max_tokens": 65}),
+    ]
+    assert len({made.key, *(o.key for o in others)}) == 5
+
+
+def test_an_answer_is_read_whole():
+    answer = outcome(200, completion("hello", model="tiny-2", finish="length")).answer
+    assert answer == wire.Answer(
+        text="hello",
+        finish_reason="length",
+        model="tiny-2",
+        prompt_tokens=7,
+        completion_tokens=5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None, "refusal": "I will not."}, "I will not."),
+        ({"content": None}, ""),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "image"}]}, "a"),
+        ({"content": "half \ud83d pair"}, "half � pair"),
+        ({"content": "\ud83d\ude00"}, "😀"),
+    ],
+)
+def test_contents_of_all_shapes(message, text):
+    read = outcome(200, {"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert read.kind is Kind.OK
+    assert read.answer.text == text
+    assert (read.answer.model, read.answer.prompt_tokens) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "usage", [None, [], {"prompt_tokens": None}, {"prompt_tokens": -3}, {"prompt_tokens": True}]
+)
+def test_odd_usage_counts_nothing(usage):
+    body = {"choices": [{"message": {"content": "a"}}], "usage": usage}
+    read = outcome(200, body)
+    assert (read.answer.prompt_tokens, read.answer.finish_reason) == (0, "unknown")
+
+
+# Bodies in the shapes that endpoints send; the wording is paraphrased.
+CASES = [
+    # two meanings of 429, flat and nested
+    (429, {"code": "busy", "error": "Too many tokens for team t (actual/limit): 9/8"}, "rate"),
+    (429, {"error": {"message": "Rate limit reached for requests", "type": "requests"}}, "rate"),
+    (429, {"error": {"message": "Slow down. Generate fewer tokens, see our credits page"}}, "rate"),
+    (429, b"slow down", "rate"),
+    (429, b"", "rate"),
+    (429, {"code": "x", "error": "Team t has used all available credits"}, "money"),
+    (429, {"error": "the team reached its monthly spending limit"}, "money"),
+    (429, {"error": {"code": "insufficient_quota", "message": "see your plan"}}, "money"),
+    (429, {"error": {"message": "Your credit balance is too low"}}, "money"),
+    (402, b"", "money"),
+    (403, {"code": "denied", "error": "Your new team doesn't have any credits yet"}, "money"),
+    (403, {"code": "denied", "error": "Your new team doesn’t have any credits yet"}, "money"),
+    # keys, models, arguments
+    (401, {"error": {"message": "no auth", "code": "invalid_api_key"}}, "fatal"),
+    (403, {"error": "key is disabled"}, "fatal"),
+    (400, {"code": "bad", "error": "Incorrect API key provided"}, "fatal"),
+    (400, {"error": {"message": "stop is not supported by this model"}}, "fatal"),
+    (404, {"error": {"message": "The model m does not exist"}}, "fatal"),
+    (422, {"detail": "temperature: must be below 2"}, "fatal"),
+    (410, b"gone", "fatal"),
+    (301, b"", "fatal"),
+    # content
+    (403, {"error": "Content violates usage guidelines. SAFETY_CHECK_TYPE_X"}, "blocked"),
+    (400, {"error": {"code": "content_filter", "message": "filtered"}}, "blocked"),
+    (451, b"", "blocked"),
+    # one prompt only
+    (400, {"error": {"code": "context_length_exceeded", "message": "m"}}, "unanswerable"),
+    (400, [{"error": {"message": "maximum context length is 10 tokens"}}], "unanswerable"),
+    (413, b"", "unanswerable"),
+    (404, {"error": {"code": "no_recording", "message": "none"}}, "unanswerable"),
+    # hiccups
+    (500, b"<html>oops", "transient"),
+    (503, {"error": {"message": "overloaded"}}, "transient"),
+    (529, b"", "transient"),
+    (408, b"", "transient"),
+    (200, b"<html>not json", "transient"),
+    (200, b"", "transient"),
+    (200, b'{"choices": [', "transient"),
+    (200, b"[" * 100_000, "transient"),
+    (200, {"choices": []}, "transient"),
+    (200, {"choices": [{"message": {"content": 3}}]}, "transient"),
+    (200, {"choices": [{"message": {"content": ["a"]}}]}, "transient"),
+    (200, [1], "transient"),
+    (200, {"error": {"message": "upstream is down"}}, "transient"),
+    # errors inside a 200
+    (200, {"error": {"message": "slow down", "code": 429}}, "rate"),
+    (200, {"error": {"message": "pay", "code": 402}}, "money"),
+]
+SHORT = {"rate": Kind.RATE_LIMITED, "money": Kind.OUT_OF_MONEY}
+
+
+@pytest.mark.parametrize(("status", "body", "expected"), CASES)
+def test_every_fault_has_its_kind(status, body, expected):
+    read = outcome(status, body)
+    assert read.kind == SHORT.get(expected, expected)
+    assert read.answer is None
+    assert read.reason
+
+
+def test_content_filter_as_finish_reason_is_blocked():
+    assert outcome(200, completion("", finish="content_filter")).kind is Kind.BLOCKED
+
+
+def test_the_endpoints_own_words_are_kept():
+    nested = outcome(500, {"error": {"code": "E7", "message": "disk on fire"}})
+    flat = outcome(500, {"code": "E7", "error": "disk on fire"})
+    assert nested.detail == flat.detail == "E7: disk on fire"
+    assert nested.reason == "HTTP 500"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("Sun, 09 Sep 2001 01:47:00 GMT", 20.0),  # 1,000,000,020 in Unix time
+        ("Sun, 09 Sep 2001 01:40:00 GMT", 0.0),
+        ("-3", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_as_number_and_as_date(value, seconds):
+    assert outcome(429, b"", **{"retry-after": value}).wait_sec == seconds
+    assert outcome(401, b"", **{"retry-after": "7"}).wait_sec is None
+
+
+def test_what_broke_on_the_way_is_transient_and_groups_by_its_first_words():
+    read = wire.read(Reply(status=0, error="timed out: no whole reply within 3 s"))
+    assert (read.kind, read.reason) == (Kind.TRANSIENT, "timed out")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(["choices", "message", "content", "error", "code", "usage", "model"]),
+            inner,
+        )
+    ),
+)
+
+
+@given(st.integers(200, 599), JSON | st.binary())
+def test_no_reply_whatsoever_raises_and_all_text_fits_a_file(status, body):
+    read = outcome(status, body)
+    assert (read.kind is Kind.OK) == (read.answer is not None)
+    (read.detail + read.reason + (read.answer.text if read.answer else "")).encode()

@@ -1,0 +1,30 @@
+import doctest
+import inspect
+
+import pytest
+
+from opengrok_jax import errors
+
+
+def test_the_tree_that_is_drawn_is_the_tree():
+    drawn = errors.__doc__ or ""
+    kinds = [
+        c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
+    ]
+    codes = [c.exit_code for c in kinds]
+    assert len(set(codes)) == len(codes), "every error has an exit status of its own"
+    for kind in kinds:
+        line = next(x for x in drawn.splitlines() if kind.__name__ in x)
+        if kind is not errors.UserError:
+            assert kind.__bases__ == (errors.UserError,)
+            assert line.endswith(f"exit {kind.exit_code}")
+
+
+def test_a_missing_library_names_its_extra():
+    with pytest.raises(errors.MissingExtra, match=r"pip install 'opengrok-jax\[mask\]'"):
+        with errors.needs_extra("mask"):
+            import surely_not_installed  # noqa: F401  # pyright: ignore
+
+
+def test_doctests():
+    assert doctest.testmod(errors).failed == 0
