@@ -51,8 +51,8 @@ _URL_END = rf"[^{_NOT_IN_URL}.,;:!?'’)\]…*]"
 _DOMAINS = "com|org|net|edu|gov|info|io|co|ly|me|tv|be|gl|fm|uk|us|ca|au|de|fr|jp"
 URL = (
     rf"(?:(?:https?://|ftp://|www\.)[^{_NOT_IN_URL}]*{_URL_END}"
-    rf"|(?:[A-Za-z0-9-]{{1,63}}\.){{1,6}}(?:{_DOMAINS})(?:/[^{_NOT_IN_URL}]*{_URL_END})?"
-    r"(?![\w@.-]))"
+    rf"|(?:[A-Za-z0-9-]{{1,63}}\.){{1,6}}(?:{_DOMAINS})"
+    rf"(?:/[^{_NOT_IN_URL}]*{_URL_END}|(?![\w@]|[.-]\w)))"
 )
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?!\w)"
 MENTION = r"[@＠]\w+"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 CONFIG = Path(__file__).with_name("annotator.cfg")
 STEPS_BETWEEN_SCORES = 600
+WARMUP_STEPS = 250  # fewer in runs so short that they would never leave the warm-up
 
 
 def run(
@@ -102,6 +103,7 @@ def run(
             # spaCy scores before an update: one more step, so that the last update is scored.
             "training.max_steps": max_steps + 1,
             "training.optimizer.learn_rate.total_steps": max_steps,
+            "training.optimizer.learn_rate.warmup_steps": min(WARMUP_STEPS, max_steps // 8),
             "training.eval_frequency": min(STEPS_BETWEEN_SCORES, max_steps),
         }
         best = _train(overrides, work / "trained")

@@ -42,7 +42,11 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 def mood(tmp_path: Path) -> Task:
     rows = [
         {"id": "a", "text": "best day ever", "label": "good"},
-        {"id": "b", "text": "my bus is late again and it rains and nobody says a word", "label": "bad"},
+        {
+            "id": "b",
+            "text": "my bus is late again and it rains and nobody says a word",
+            "label": "bad",
+        },
         {"id": "c", "text": "meh", "label": "so so"},
         {"id": "d", "text": "worst phone I have owned", "label": "bad"},
         {"id": "e", "text": "", "label": "so so"},

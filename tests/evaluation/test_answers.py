@@ -8,7 +8,15 @@ TYPES = ("person", "location", "work")
 
 @pytest.mark.parametrize(
     "answer",
-    ["negative", "Negative", " NEGATIVE \n", '"negative"', "'Negative.'", "**negative**", "negative!"],
+    [
+        "negative",
+        "Negative",
+        " NEGATIVE \n",
+        '"negative"',
+        "'Negative.'",
+        "**negative**",
+        "negative!",
+    ],
 )
 def test_the_whole_answer_is_a_label(answer: str) -> None:
     assert parse_label(answer, LABELS) == "negative"
@@ -81,7 +89,9 @@ def test_no_entities(answer: str) -> None:
     assert parse_entities(answer, TYPES) == ()
 
 
-@pytest.mark.parametrize("answer", ["", "I see Ada", "animal: Rex", "person:", "none: not one", "Ada: person"])
+@pytest.mark.parametrize(
+    "answer", ["", "I see Ada", "animal: Rex", "person:", "none: not one", "Ada: person"]
+)
 def test_unparsable_entities(answer: str) -> None:
     assert parse_entities(answer, TYPES) is None
 

@@ -60,7 +60,9 @@ def test_unknown_metric() -> None:
 
 
 rows = st.lists(
-    st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", None])), min_size=1, max_size=40
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", None])),
+    min_size=1,
+    max_size=40,
 )
 
 

@@ -32,7 +32,9 @@ def test_likelihood_equals_the_oracle(student: Phi3, tokenizer: ChatTokenizer, m
     items = load_items(mood)
     found = by_likelihood(student, tokenizer, mood, items, batch_size=4)
     for item, got in zip(items, found, strict=True):
-        expected = {label: oracle(student, tokenizer, mood, item.text, label) for label in mood.labels}
+        expected = {
+            label: oracle(student, tokenizer, mood, item.text, label) for label in mood.labels
+        }
         assert got.scores == pytest.approx(expected, abs=2e-4)
         assert got.predicted == max(expected, key=lambda label: expected[label])
         assert (got.id, got.text, got.gold, got.answer) == (item.id, item.text, item.gold, "")
@@ -146,7 +148,9 @@ def test_a_post_that_does_not_fit_is_refused(
     student: Phi3, tokenizer: ChatTokenizer, mood: Task
 ) -> None:
     long = [Item(id="long", text="word " * 400, gold="good")]
-    with pytest.raises(ConfigError, match=r"task 'mood': the prompt with post 'long' has \d+ tokens"):
+    with pytest.raises(
+        ConfigError, match=r"task 'mood': the prompt with post 'long' has \d+ tokens"
+    ):
         by_likelihood(student, tokenizer, mood, long, batch_size=2)
     with pytest.raises(ConfigError, match="the student's context of 160"):
         by_generation(student, tokenizer, mood, long, batch_size=2, max_new_tokens=5)

@@ -102,7 +102,9 @@ def test_wrong_settings(rows: Path, settings: dict, said: str) -> None:
 
 
 def test_unknown_name_and_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sentiment, emotion, topic, entities.*lacks file, instr"):
+    with pytest.raises(
+        ConfigError, match=r"sentiment, emotion, topic, entities.*lacks file, instr"
+    ):
         make_task("irony", {})
     with pytest.raises(ConfigError, match="letters, digits"):
         make_task("../x", {**OWN, "file": "x"})
@@ -122,7 +124,9 @@ def test_unknown_name_and_missing_file(tmp_path: Path) -> None:
 )
 def test_wrong_rows(tmp_path: Path, row: dict, said: str) -> None:
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"id": "one", "text": "fine", "label": "no"}) + "\n" + json.dumps(row))
+    file.write_text(
+        json.dumps({"id": "one", "text": "fine", "label": "no"}) + "\n" + json.dumps(row)
+    )
     with pytest.raises(DataError, match=f"row 2.*{said}"):
         load_items(make_task("irony", {**OWN, "file": str(file)}))
 

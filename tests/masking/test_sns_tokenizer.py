@@ -19,6 +19,7 @@ READINGS = {
     "buy $TSLA at $5": "buy $TSLA at $ 5",
     "mail a.b@c.co.uk, now": "mail a.b@c.co.uk , now",
     "see (www.x.com) or bbc.co.uk/news.": "see ( www.x.com ) or bbc.co.uk/news .",
+    "on cnn.com. x.com.au cnn.complete": "on cnn.com . x.com.au cnn.complete",
     "look:https://t.co/a1": "look : https://t.co/a1",
     "RT @x_y: “hi” …": "RT @x_y : “ hi ” …",
     "thanks:) :-( <3 :'( ^_^ T_T": "thanks :) :-( <3 :'( ^_^ T_T",
@@ -40,13 +41,15 @@ def test_reads_posts_as_people_do(post):
 def test_a_stock_tokenizer_does_not():
     stock = spacy.blank("en")
     same = [post for post in READINGS if [t.text for t in stock(post)] == READINGS[post].split()]
-    assert len(same) <= 2
+    assert len(same) < len(READINGS) / 2
 
 
 POSTS = st.one_of(
     st.text(max_size=80).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text)),
     st.lists(
-        st.sampled_from([*"#@$:;)(-!?.…/&'_ 1aX\n", "😂", "❤️", "🇺", "\u200d", "http", "www.", "x.co"]),
+        st.sampled_from(
+            [*"#@$:;)(-!?.…/&'_ 1aX\n", "😂", "❤️", "🇺", "\u200d", "http", "www.", "x.co"]
+        ),
         max_size=40,
     ).map("".join),
 )
@@ -65,7 +68,9 @@ def test_plain_spacy_loads_the_rules():
         assert [token.text for token in plain(post)] == READINGS[post].split()
 
 
-@pytest.mark.parametrize("piece", ["!", "#a", ".,", "@a", ":)", "😀😁", "a.", "x@", "http", "-", "¯\\_"])
+@pytest.mark.parametrize(
+    "piece", ["!", "#a", ".,", "@a", ":)", "😀😁", "a.", "x@", "http", "-", "¯\\_"]
+)
 def test_no_pattern_backtracks_without_end(piece):
     """The square of the length is known and capped for; anything worse would never come back."""
     chunk = (piece * MAX_POST_CHARS)[: MAX_POST_CHARS // 4]

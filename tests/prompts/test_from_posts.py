@@ -13,7 +13,9 @@ def write(path, rows):
 
 
 def test_one_prompt_for_each_distinct_post(tmp_path):
-    rows = [{"text": t, "label": l} for t, l in (("b", "joy"), ("a", "anger"), ("b", "joy"))]
+    rows = [
+        {"text": t, "label": label} for t, label in (("b", "joy"), ("a", "anger"), ("b", "joy"))
+    ]
     file = write(tmp_path / "p.jsonl", rows)
     prompts = from_posts.plan(posts_file=file, task="emotion", instruction="Which? {post}", count=0)
     assert {(p.posts, p.label) for p in prompts} == {(("a",), "anger"), (("b",), "joy")}

@@ -106,7 +106,9 @@ def test_axes_that_are_too_small_are_named(tmp_path):
     )
     files = {"axes_file": str(tmp_path / "axes.json"), "posts_file": str(tmp_path / "posts.jsonl")}
     assert plan.run(out=tmp_path, count=9, **files)["prompts"] == 9
-    with pytest.raises(ConfigError, match="the axes gave .* different prompts, 200 were asked for"):
+    with pytest.raises(
+        ConfigError, match=r"the axes gave .* different prompts, 200 were asked for"
+    ):
         plan.run(out=tmp_path, count=200, **files)
 
 

@@ -54,6 +54,12 @@ def test_a_recorded_answer_comes_as_a_completion(tmp_path):
     assert unknown.id in read.detail
 
 
+def test_the_shipped_recordings_are_well_formed():
+    book = answers.recorded(answers.SHIPPED)
+    assert book
+    assert all(recording.response.strip() for recording in book.values())
+
+
 def test_gzipped_recordings(tmp_path):
     import gzip
 
@@ -81,13 +87,15 @@ def test_a_malformed_recording_is_told(tmp_path, change, message):
 
 def test_two_recordings_of_one_prompt_are_refused(tmp_path):
     path = written(tmp_path / "r.jsonl", [row(prompts(1)[0]), row(prompts(1)[0], "bad")])
-    with pytest.raises(DataError, match="record 2: .* recorded before"):
+    with pytest.raises(DataError, match=r"record 2: .* recorded before"):
         answers.recorded(path)
 
 
 def test_labels_are_answers():
     prompt = prompts(1, label="joy")[0]
-    assert wire.read(ask(answers.labelled([prompt]), prompt)).answer.text == "joy"
+    answer = wire.read(ask(answers.labelled([prompt]), prompt)).answer
+    assert answer is not None
+    assert answer.text == "joy"
     with pytest.raises(DataError, match=prompts(1)[0].id):
         answers.labelled(prompts(1))
 

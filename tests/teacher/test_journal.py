@@ -160,10 +160,15 @@ def test_a_full_disk_is_told_and_nothing_is_lost(path):
     with opened(path, HERE) as journal:
         journal.plan(many[:1])
         ask(journal, many[0], OK)
-    with pytest.raises(StorageError, match="full"), opened(path, HERE) as journal:
-        pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
-        journal._db.execute(f"PRAGMA max_page_count = {pages + 2}")
-        journal.plan(many)
+
+    def plan_on_a_small_disk():
+        with opened(path, HERE) as journal:
+            pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+            journal._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+            journal.plan(many)
+
+    with pytest.raises(StorageError, match="full"):
+        plan_on_a_small_disk()
     with opened(path, HERE) as journal:
         journal.plan(many)
         assert journal.counts() == Counts(planned=400, ok=1, blocked=0, failed=0, pending=399)

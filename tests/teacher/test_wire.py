@@ -15,6 +15,12 @@ def outcome(status, body, **headers):
     return wire.read(Reply(status=status, body=raw, headers=headers, received_at=1_000_000_000.0))
 
 
+def answer_in(body) -> wire.Answer:
+    answer = outcome(200, body).answer
+    assert answer is not None
+    return answer
+
+
 def test_the_body_is_what_the_endpoint_documents():
     prompt = prompts(1)[0]
     assert wire.body(prompt, model="m", temperature=0.0, max_tokens=9) == {
@@ -41,8 +47,7 @@ def test_the_key_is_the_hash_of_the_bytes_sent_and_every_parameter_changes_it():
 
 
 def test_an_answer_is_read_whole():
-    answer = outcome(200, completion("hello", model="tiny-2", finish="length")).answer
-    assert answer == wire.Answer(
+    assert answer_in(completion("hello", model="tiny-2", finish="length")) == wire.Answer(
         text="hello",
         finish_reason="length",
         model="tiny-2",
@@ -62,10 +67,9 @@ def test_an_answer_is_read_whole():
     ],
 )
 def test_contents_of_all_shapes(message, text):
-    read = outcome(200, {"choices": [{"message": message, "finish_reason": "stop"}]})
-    assert read.kind is Kind.OK
-    assert read.answer.text == text
-    assert (read.answer.model, read.answer.prompt_tokens) == ("", 0)
+    answer = answer_in({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert answer.text == text
+    assert (answer.model, answer.prompt_tokens) == ("", 0)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +77,8 @@ def test_contents_of_all_shapes(message, text):
 )
 def test_odd_usage_counts_nothing(usage):
     body = {"choices": [{"message": {"content": "a"}}], "usage": usage}
-    read = outcome(200, body)
-    assert (read.answer.prompt_tokens, read.answer.finish_reason) == (0, "unknown")
+    answer = answer_in(body)
+    assert (answer.prompt_tokens, answer.finish_reason) == (0, "unknown")
 
 
 # Bodies in the shapes that endpoints send; the wording is paraphrased.

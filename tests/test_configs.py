@@ -1,0 +1,71 @@
+"""Every config of configs/ binds to the signatures of the rooms: no key can be silently ignored."""
+
+import inspect
+
+import pytest
+from ml_collections import ConfigDict
+
+from opengrok_jax import config as config_module
+from opengrok_jax import pipeline
+from opengrok_jax.errors import ConfigError
+
+SPECS = ["demo.py", "demo.py:smoke", "tweeteval.py", "tweeteval.py:smoke", "phi3_mini.py"]
+
+
+def test_every_config_is_listed(repository):
+    assert {s.split(":")[0] for s in SPECS} == {
+        p.name for p in (repository / "configs").glob("*.py")
+    }
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_config_binds_to_every_room(repository, spec):
+    config = config_module.load(str(repository / "configs" / spec))
+    _, sections = pipeline.parts(config)
+    for stage in pipeline.STAGES:
+        run = pipeline.room(stage)
+        parameters = inspect.signature(run).parameters.values()
+        assert all(p.kind is p.KEYWORD_ONLY for p in parameters), stage.verb
+        inspect.signature(run).bind(
+            out=None, **dict.fromkeys(stage.reads), **sections[stage.section]
+        )
+        config_module.check(stage.section, sections[stage.section], run, {"out", *stage.reads})
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_config_opens_with_command_hardware_and_result(repository, spec):
+    text = (repository / "configs" / spec.split(":")[0]).read_text()
+    head = text.split('"""')[1]
+    for word in ("Command:", "Hardware:", "Expected:"):
+        assert word in head
+    assert spec.split(":")[0] in head
+
+
+@pytest.mark.parametrize("spec", sorted({s.split(":")[0] for s in SPECS}))
+def test_an_unknown_variant_is_refused(repository, spec):
+    with pytest.raises(ConfigError, match="unknown variant 'other'"):
+        config_module.load(str(repository / "configs" / spec) + ":other")
+
+
+def test_the_demo_asks_with_the_words_of_the_evaluation(repository):
+    from opengrok_jax.evaluation import tasks
+    from opengrok_jax.prompts import templates
+
+    for name in ("sentiment", "emotion", "topic", "entities"):
+        assert tasks.make_task(name, {}).instruction == getattr(templates, name.upper())
+    tweeteval = config_module.load(str(repository / "configs" / "tweeteval.py"))
+    settings = tweeteval.evaluation.tasks.emotion
+    assert isinstance(settings, ConfigDict)
+    assert settings.instruction == tweeteval.prompts.instruction
+
+
+def test_the_recorded_teacher_knows_the_demos_plan(repository, tmp_path):
+    from opengrok_jax import storage
+    from opengrok_jax.prompts import axes, plan
+
+    _, sections = pipeline.parts(config_module.load(str(repository / "configs" / "demo.py")))
+    plan.run(out=tmp_path, **sections["prompts"])
+    asked = [row["id"] for row in storage.read_jsonl(tmp_path / "prompts.jsonl")]
+    recorded = [row["id"] for row in storage.read_jsonl(axes.ASSETS / "recorded.jsonl")]
+    assert asked == recorded
+    assert len(asked) >= 400
