@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.curation = ConfigDict({"valid_share": 0.1, "seed": 0})
     config.masking = ConfigDict(
         {
-            "alpha": 1.0,
+            "alpha": 2.0,
             "beta": 1.0,
             "gamma": 1.0,
             "delta": 1.0,

@@ -121,7 +121,10 @@ def test_scripts_are_doors(repository):
 def test_tests_mirror_the_package(repository, folder):
     tests = repository / "tests" / folder
     named = {p.stem.removeprefix("test_") for p in tests.glob("test_*.py")}
-    modules = {p.stem for p in (repository / PACKAGE / folder).glob("*.py")} - {"__init__"}
+    here = repository / PACKAGE / folder
+    modules = {p.stem for p in here.glob("*.py")} - {"__init__", "__main__"}
+    if folder:
+        modules |= {p.parent.name for p in here.glob("*/__init__.py")}
     beside = {"imports", "configs", "readme", "pipeline_smoke", "scripts"} if not folder else set()
     assert named - modules - beside == set(), "a test file whose module is gone"
     assert modules - named == set(), "a module without a test file"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opengrok_jax import tokenizer, train_tokenizer
+from opengrok_jax import tokenizer
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Message
 from opengrok_jax.tokenizer import PROMPT, RESPONSE, TEMPLATE
@@ -120,8 +120,3 @@ def test_a_wrong_file_is_one_line(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match=r"not a tokenizer\.json"):
         tokenizer.load(str(tmp_path))
-
-
-def test_the_shipped_file_is_what_the_script_makes(tmp_path):
-    train_tokenizer.run(out=tmp_path / "tokenizer.json", vocab_size=4096)
-    assert (tmp_path / "tokenizer.json").read_bytes() == tokenizer.EMBEDDED.read_bytes()

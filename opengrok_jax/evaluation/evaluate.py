@@ -21,7 +21,8 @@ from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation import floors, metrics, predict
 from opengrok_jax.evaluation.answers import Prediction, predicting
 from opengrok_jax.evaluation.tasks import Item, Task, load_items, make_task
-from opengrok_jax.model.student import load_student
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.student import CONFIG, DIGESTS, load_student
 from opengrok_jax.records import Example, Score, to_json
 
 SCORES = "scores.json"
@@ -46,7 +47,7 @@ def run(
     """Scores the student and its floors on every task. The same command again goes on.
 
     Args:
-      student: folder of the student, as training or an export left it.
+      student: folder that `student.save_student` wrote.
       examples_file: kept.jsonl; its training examples teach the floors.
       out: folder of this stage.
       tokenizer: folder or file, as in `tokenizer.load`.
@@ -64,14 +65,19 @@ def run(
     Raises:
       ConfigError: an argument, a task's settings, or a post too long for the student.
       DataError: the examples or a task's file cannot be read.
-      CheckpointError: there is no student in that folder.
+      CheckpointError: there is no student in that folder, or a broken one.
     """
     _check(tasks, predictors, limit, max_new_tokens, batch_size, bootstrap)
     made = [make_task(name, settings) for name, settings in tasks.items()]
     items = {task.name: load_items(task, limit) for task in made}
     examples = storage.read_records(examples_file, Example)
     opened = tokenizers.load(tokenizer)
-    inputs = {"student": _fingerprint(student), "tokenizer": _fingerprint(_file_of(tokenizer))}
+    model, _ = load_student(student)
+    inputs = {
+        "student": storage.file_sha256(student / DIGESTS),
+        "config": storage.file_sha256(student / CONFIG),
+        "tokenizer": storage.file_sha256(_file_of(tokenizer)),
+    }
     jobs = [
         _Job(
             task=task,
@@ -85,7 +91,7 @@ def run(
         for kind in predictors
         if task.labels or kind == "generation"
     ]
-    _answer_all(jobs, student, opened, batch_size)
+    _answer_all(jobs, model, opened, batch_size)
 
     scores: list[Score] = []
     notes: list[str] = []
@@ -113,7 +119,7 @@ class _Job:
     Attributes:
       kind: "likelihood" or "generation".
       max_new_tokens: 0 where nothing is generated.
-      inputs: fingerprints of the student and the tokenizer.
+      inputs: hashes of the student and the tokenizer.
     """
 
     task: Task
@@ -132,9 +138,14 @@ class _Job:
         return _path(self.folder, self.task, self.predictor)
 
     @property
+    def answers(self) -> tuple[str | None, ...]:
+        """With which answers each question is put to it; None is the one it gives itself."""
+        return self.task.labels if self.kind == "likelihood" else (None,)
+
+    @property
     def rows(self) -> int:
         """How many rows the student reads for it."""
-        return len(self.items) * (len(self.task.labels) if self.kind == "likelihood" else 1)
+        return len(self.items) * len(self.answers)
 
     def made_of(self) -> str:
         """Fingerprint of everything that the answers depend on."""
@@ -169,7 +180,7 @@ class _Job:
 
 
 def _answer_all(
-    jobs: Sequence[_Job], student: Path, tokenizer: tokenizers.ChatTokenizer, batch_size: int
+    jobs: Sequence[_Job], model: Phi3, tokenizer: tokenizers.ChatTokenizer, batch_size: int
 ) -> None:
     """Makes what is missing; each file is complete, or not there."""
     if not jobs:
@@ -177,9 +188,15 @@ def _answer_all(
     ledger = jobs[0].folder / MADE_OF
     finished: dict[str, Any] = storage.read_json(ledger) if ledger.exists() else {}
     missing = [job for job in jobs if not job.is_done(finished)]
-    if not missing:
-        return
-    model, _ = load_student(student)
+    for job in missing:  # a post that does not fit is found now, not hours later
+        predict.encode(
+            model,
+            tokenizer,
+            job.task,
+            job.items,
+            answers=job.answers,
+            new_tokens=job.max_new_tokens,
+        )
     total = sum(job.rows for job in jobs)
     done = total - sum(job.rows for job in missing)
     with progress.track("evaluate", total=total, unit="rows", done=done) as advance:
@@ -268,15 +285,6 @@ def _path(folder: Path, task: Task, predictor: str) -> Path:
 def _file_of(tokenizer: str) -> Path:
     path = Path(tokenizer) if tokenizer else tokenizers.EMBEDDED
     return path / "tokenizer.json" if path.is_dir() else path
-
-
-def _fingerprint(path: Path) -> str:
-    """SHA-256 over a file, or over names and contents of all files in a folder."""
-    if path.is_file():
-        return storage.file_sha256(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    named = {str(p.relative_to(path)): storage.file_sha256(p) for p in files}
-    return storage.fingerprint({}, named)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -43,16 +43,9 @@ def by_likelihood(
     Ties go to the label that comes first in the task's order.
 
     Raises:
-      ConfigError: a post is too long for the student's context, or the tokenizer has more ids than
-        the student has rows.
+      ConfigError: as `encode`.
     """
-    _check_vocabulary(model, tokenizer)
-    context = model.config.max_position_embeddings
-    rows = []
-    for item in items:
-        for label in task.labels:
-            rows.append(_encode(tokenizer, task, item, label))
-            check_room(_name(task, item), len(rows[-1].tokens), 0, context)
+    rows = encode(model, tokenizer, task, items, answers=task.labels)
     table = response_log_probs(model, rows, batch_size=batch_size, advance=advance)
     predictions = []
     for item, logs in zip(items, table.reshape(len(items), len(task.labels)), strict=True):
@@ -74,16 +67,12 @@ def by_generation(
     """The label or the entities read from the greedy answer; None where it cannot be read.
 
     Raises:
-      ConfigError: as `by_likelihood`.
+      ConfigError: as `encode`.
     """
-    _check_vocabulary(model, tokenizer)
-    context = model.config.max_position_embeddings
-    prompts = [_encode(tokenizer, task, item, None).tokens for item in items]
-    for item, prompt in zip(items, prompts, strict=True):
-        check_room(_name(task, item), len(prompt), max_new_tokens, context)
+    prompts = encode(model, tokenizer, task, items, answers=(None,), new_tokens=max_new_tokens)
     outputs = generate(
         model,
-        prompts,
+        [prompt.tokens for prompt in prompts],
         stop_ids=(tokenizer.end_id, tokenizer.eos_id),
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
@@ -98,6 +87,37 @@ def by_generation(
             predicted = parse_label(answer, task.labels)
         predictions.append(predicting(item, predicted, answer=answer))
     return predictions
+
+
+def encode(
+    model: Phi3,
+    tokenizer: ChatTokenizer,
+    task: Task,
+    items: Sequence[Item],
+    *,
+    answers: tuple[str | None, ...],
+    new_tokens: int = 0,
+) -> list[Encoded]:
+    """Each item's question with each answer; the answer None leaves room for `new_tokens`.
+
+    Raises:
+      ConfigError: a row is too long for the student's context, or the tokenizer has more ids than
+        the student has rows.
+    """
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} ids and the student "
+            f"{model.config.vocab_size} rows; give the tokenizer this student was trained with"
+        )
+    rows = []
+    for item in items:
+        what = f"task {task.name!r}: the prompt with post {item.id!r}"
+        messages = (Message(role="user", content=task.ask(item.text)),)
+        for answer in answers:
+            row = tokenizer.encode_chat(messages, answer)
+            check_room(what, len(row.tokens), new_tokens, model.config.max_position_embeddings)
+            rows.append(row)
+    return rows
 
 
 def response_log_probs(
@@ -145,19 +165,3 @@ def _log_probs(
     targets = jnp.take_along_axis(tokens, at, axis=1)
     picked = jnp.take_along_axis(logs, targets[:, :, None], axis=2)[:, :, 0]
     return jnp.sum(jnp.where(is_response, picked, 0.0), axis=1)
-
-
-def _encode(tokenizer: ChatTokenizer, task: Task, item: Item, answer: str | None) -> Encoded:
-    return tokenizer.encode_chat((Message(role="user", content=task.ask(item.text)),), answer)
-
-
-def _name(task: Task, item: Item) -> str:
-    return f"task {task.name!r}: the prompt with post {item.id!r}"
-
-
-def _check_vocabulary(model: Phi3, tokenizer: ChatTokenizer) -> None:
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} ids and the student "
-            f"{model.config.vocab_size} rows; give the tokenizer this student was trained with"
-        )

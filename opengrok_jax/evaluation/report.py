@@ -70,7 +70,11 @@ def run(
         advance(1)
         masked, provenance = read_masked(masked_file)
         corpus = storage.read_json(masked_file.parent / "corpus.json")
-        seeing = {"corpus": corpus, "examples": shown(kept, masked, provenance, examples)}
+        seeing = {
+            "corpus": corpus,
+            "rates": rates(corpus),
+            "examples": shown(kept, masked, provenance, examples),
+        }
         advance(1)
         summary = storage.read_json(training / "summary.json")
         metrics = list(storage.read_jsonl(training / "metrics.jsonl"))
@@ -148,10 +152,17 @@ def reasons(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def rates(corpus: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Name, tokens and visible share of prompts, responses, and each part of speech."""
+    rows = [(role, corpus["by_role"][role]) for role in ("prompt", "response")]
+    tags = sorted(corpus["by_upos"].items(), key=lambda row: -row[1]["tokens"])
+    return [(name, row) for name, row in rows + tags if row["tokens"]]
+
+
 def shown(
     kept: list[Example], masked: list[MaskedExample], provenance: dict[str, Any], count: int
 ) -> list[dict[str, Any]]:
-    """Examples token by token: as many intents as there is room for, the longest post first."""
+    """Examples token by token, from as many intents as there is room for."""
     encoder = tokenizer.load(provenance["tokenizer"])
     arrays = {row.id: row for row in masked}
     queues: dict[str, list[Example]] = {}

@@ -13,8 +13,8 @@ def token_scores(
     An empty span (b, b) is read as (b, b + 1): tokenizers that fall back to bytes give the first
     bytes of a character such spans, the last byte alone the real one.
 
-        text      I     w a n t   p i e s   ☕
-        at        0   1 2 3 4 5 6 7 8 9 10 11        (12 code points)
+        text      I   w a n t   p i e s  ☕
+        at        0 1 2 3 4 5 6 7 8 9 10 11
 
         words     0-1   2-6       7-11    11-12
         scores     1      3          2        4

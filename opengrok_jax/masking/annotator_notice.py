@@ -67,11 +67,12 @@ def sources(sha256: Mapping[str, str]) -> list[dict[str, object]]:
     ]
 
 
-def card(scores: str, megabytes: float) -> str:
+def card(scores: str, *, rough_copies: int, megabytes: float) -> str:
     """The model card.
 
     Args:
         scores: a Markdown table, as `score_annotator.table` makes it.
+        rough_copies: number of roughened copies of the treebank in the training text.
         megabytes: size of the pipeline's files on disk, in 10^6 bytes.
     """
     return f"""\
@@ -92,12 +93,15 @@ root relation). One training run, one seed.
 {scores}
 
 The figures come from `python -m opengrok_jax.masking.score_annotator PIPELINE TREEBANK...`, whose
-first argument is this folder. Test texts were never trained on, nor used to pick a training step.
+first argument is this folder. None of these texts was trained on or used to pick a training step;
+token scores were looked at while the tokenizer's rules were written. Tweebank v2 is licensed for
+non-commercial use and served for scoring alone.
 
 ## Made from
 
-UD_English-EWT's training part and two copies of it roughened by program to look like posts;
-the development part, clean and roughened, picked the training step. No other text was used.
+UD_English-EWT's training part and roughened copies of it ({rough_copies}), made by program to look
+like posts; the development part, clean and roughened, picked the training step. No other text was
+used for training.
 The roughened copies hold the placeholders of anonymised corpora (`@user`, `@USER12`, `http`,
 `URL12`, `HTTPURL`) beside made-up handles and links. `scripts/train_annotator.py` redoes it.
 Licence: CC BY-SA 4.0, see LICENSE and NOTICE.
@@ -108,7 +112,7 @@ Licence: CC BY-SA 4.0, see LICENSE and NOTICE.
   are guesses from the shape of the word.
 - Trailing hashtags and links come out as X with the relation `discourse` or `list`, an `RT` and its
   handle as X with `discourse`: content-word and relation scores are 0 for them.
-- Roots and long-range relations are the weakest part; subjects and objects are better.
+- Relations in posts are far less certain than parts of speech: compare `las` with `upos`.
 - A chunk without blanks costs time in the square of its length: cut posts beyond 2,000 characters.
 - A lone surrogate in a text makes spaCy raise UnicodeEncodeError: replace it first.
 """

@@ -50,7 +50,8 @@ class Weights:
 PRESETS: dict[str, Weights] = {
     # The report's formula as printed, its four weights (left blank there) all 1.
     "paper": Weights(alpha=1.0, beta=1.0, gamma=1.0, delta=1.0),
-    # tfidf spreads about half as widely over a corpus as the two factors that are 0 or 1.
+    # Equal say for the three kinds of evidence: over the tokens of posts and of answers tfidf has a
+    # standard deviation of 0.22 to 0.26, pos of 0.50, dep of 0.44 to 0.47.
     "balanced": Weights(alpha=2.0, beta=1.0, gamma=1.0, delta=1.0, target_keep_rate=0.85),
     # One kind of evidence alone, and none at all: the controls of the ablation.
     "statistics": Weights(alpha=4.0, beta=0.0, gamma=0.0, delta=0.0, target_keep_rate=0.85),

@@ -66,7 +66,7 @@ def roughen(sentence: Sentence, rng: Random) -> Sentence:
     tokens = loosen(sentence)
     _respell(tokens, rng)
     _recase(tokens, rng)
-    tokens = _loosen_stops(tokens, rng)
+    tokens = _sprinkle(_loosen_stops(tokens, rng), rng)
     roots = [token for token in tokens if token.head is None]
     opener, closer = _opener(roots[0], rng), _closer(roots[-1], tokens, rng)
     return tighten(opener + tokens + closer, sentence.document)
@@ -134,6 +134,22 @@ def _loosen_stops(tokens: list[Token], rng: Random) -> list[Token]:
     return kept
 
 
+def _sprinkle(tokens: list[Token], rng: Random) -> list[Token]:
+    """Puts an emoji behind some inner sentences, and rarely behind a word."""
+    mixed: list[Token] = []
+    for i, token in enumerate(tokens):
+        mixed.append(token)
+        if i + 1 == len(tokens) or not token.space:
+            continue
+        root = _root(token)
+        if _root(tokens[i + 1]) is not root:
+            if rng.random() < 0.1:
+                mixed.append(_emoji(root, rng))
+        elif rng.random() < 0.004:
+            mixed.append(_emoji(token, rng))  # on the word before it: no other arc can cross
+    return mixed
+
+
 def _root(token: Token) -> Token:
     while token.head is not None:
         token = token.head
@@ -162,9 +178,7 @@ def _closer(root: Token, tokens: list[Token], rng: Random) -> list[Token]:
     if rng.random() < 0.06:
         added.append(Token(rng.choice(_INTERJECTIONS), True, "INTJ", root, "discourse"))
     if rng.random() < 0.25:
-        emoji = rng.choice(_EMOJI)
-        runs = rng.choice((1, 1, 2, 3)) if not emoji.isascii() else 1
-        added.append(Token(emoji * runs, True, "SYM", root, "discourse"))
+        added.append(_emoji(root, rng))
     tags = (
         [_tag(tokens, rng) for _ in range(rng.choice((1, 1, 2, 3)))] if rng.random() < 0.28 else []
     )
@@ -175,6 +189,12 @@ def _closer(root: Token, tokens: list[Token], rng: Random) -> list[Token]:
         handle = Token(_handle(rng), True, "PROPN", root, "nmod")
         added += [Token("via", True, "ADP", handle, "case"), handle]
     return added
+
+
+def _emoji(head: Token, rng: Random) -> Token:
+    emoji = rng.choice(_EMOJI)
+    runs = rng.choice((1, 1, 2, 3)) if not emoji.isascii() else 1
+    return Token(emoji * runs, True, "SYM", head, "discourse")
 
 
 def _tag(tokens: list[Token], rng: Random) -> str:

@@ -93,7 +93,7 @@ _FIRST_INFIXES = (
 
 # Chunks that the rules would cut in the wrong place; a bar marks the cuts that are wanted.
 _CHUNKS = (
-    "aint cant ima yall y'all y’all wan|na lem|me gim|me s/o w/ w/o b/c e-mail ft. ur RT "
+    "ima yall y'all y’all wan|na lem|me gim|me s/o w/ w/o b/c e-mail ft. ur RT "
     "&amp; &lt;3 &lt; &gt; i|'m i|’m"
 )
 

@@ -75,18 +75,22 @@ def load_pipeline(name: str = "") -> spacy.language.Language:
 
     Raises:
       ConfigError: no such pipeline is installed, or it gives no parts of speech or no relations.
-      DataError: the pipeline that ships with the package is not there.
+      DataError: the pipeline that ships with the package is missing or broken.
     """
     with needs_extra("mask"):
         import spacy
-    if not name and not EMBEDDED.is_dir():
-        raise DataError(f"{EMBEDDED}: our own pipeline is missing; install opengrok-jax again")
     try:
         nlp = spacy.load(name or EMBEDDED, exclude=["ner", "lemmatizer"])
     except (OSError, ValueError) as error:
+        cause = str(error).partition("\n")[0]
+        if not name:
+            raise DataError(
+                f"{EMBEDDED}: our own pipeline cannot be loaded ({cause}); install opengrok-jax "
+                "again"
+            ) from None
         raise ConfigError(
-            f"pipeline {name!r} cannot be loaded ({_first_line(error)}); install it with "
-            f"`python -m spacy download {name}`, or set pipeline to '' for the one we ship"
+            f"pipeline {name!r} cannot be loaded ({cause}); install it with "
+            f"`python -m spacy download {name}`, give the folder of one, or '' for the one we ship"
         ) from None
     probe = nlp("People like good cats .")
     for layer, what in (("DEP", "dependency parser"), ("POS", "universal parts of speech")):
@@ -269,7 +273,3 @@ def _words(doc, pos_tags: frozenset[str], wanted: frozenset[str]) -> Words:
         relations=tuple(names[t.i] for t in kept),
         lower=tuple(t.lower_ for t in kept),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

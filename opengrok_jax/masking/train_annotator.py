@@ -114,7 +114,11 @@ def run(
         if held_out:
             nlp = spacy.load(ready)
             scores = {path.name: score_annotator.score(nlp, part) for path, part in held_out}
-            text = card(score_annotator.table(scores), _megabytes(ready))
+            text = card(
+                score_annotator.table(scores),
+                rough_copies=rough_copies,
+                megabytes=_megabytes(ready),
+            )
             (ready / "CARD.md").write_text(text, encoding="utf-8")
         _replace_folder(ready, out)
     progress.say(f"annotator: {out}, {_megabytes(out):.2f} MB")

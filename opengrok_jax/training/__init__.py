@@ -1,6 +1,6 @@
 """Room 6, how the student learns: masked examples in, a student and its metrics out.
 
-    batches.py      examples -> packed rows -> batches; which token bears loss; the order of the data
+    batches.py      examples -> packed rows -> batches; which token bears loss; data order
     losses.py       cross-entropy over the loss-bearing positions only: (weighted sum, total weight)
     optimizer.py    AdamW, warm-up and cosine decay, clipping, no decay on norms
     step.py         one jitted update over a mesh, microbatches accumulated, divided once

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -18,7 +19,7 @@ CAPACITY_MULTIPLE = 64  # a capacity that hardly ever changes with the data: few
 
 
 class Batch(NamedTuple):
-    """Packed rows, (B, T) each, or (M, b, T) once cut into microbatches.
+    """Packed rows, (B, T) each, or (M, b, T) once cut into microbatches; NumPy or JAX arrays.
 
     Attributes:
       tokens: ids; 0 where there is padding.
@@ -30,13 +31,13 @@ class Batch(NamedTuple):
       norm_weight: its part of the number that the summed loss is divided by.
     """
 
-    tokens: Int32[np.ndarray, "... T"]
-    segment_ids: Int32[np.ndarray, "... T"]
-    positions: Int32[np.ndarray, "... T"]
-    key_mask: Bool[np.ndarray, "... T"]
-    targets: Int32[np.ndarray, "... T"]
-    loss_weight: Float32[np.ndarray, "... T"]
-    norm_weight: Float32[np.ndarray, "... T"]
+    tokens: Int32[Any, "... T"]
+    segment_ids: Int32[Any, "... T"]
+    positions: Int32[Any, "... T"]
+    key_mask: Bool[Any, "... T"]
+    targets: Int32[Any, "... T"]
+    loss_weight: Float32[Any, "... T"]
+    norm_weight: Float32[Any, "... T"]
 
 
 def check_examples(
@@ -119,7 +120,7 @@ def fill(
     row_tokens: int,
     normalize: Normalize,
 ) -> Batch:
-    """The arrays of some rows. Position t bears loss if token t+1 is of the same example's response.
+    """The arrays of some rows. Position t bears loss if t+1 is of the same example's response.
 
         roles          0 1 0 2 2   0 1 2 2
         tokens         5 6 7 8 9   5 4 8 9   0 0 0
@@ -215,7 +216,7 @@ def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
 
 def loss_capacity(
     order: Int32[np.ndarray, "steps B"],
-    bearing: Int32[np.ndarray, "R"],
+    bearing: Int32[np.ndarray, " rows"],
     *,
     parts: int,
     row_tokens: int,
@@ -237,6 +238,61 @@ def loss_capacity(
     return min(rounded, order.shape[1] // parts * row_tokens)
 
 
-def loss_positions(example: MaskedExample) -> int:
-    """How many positions of an example bear loss."""
-    return int((example.roles[1:] == RESPONSE).sum())
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """One split with its materialised plan.
+
+    Attributes:
+      examples: of the split; each passed `check_examples`.
+      rows: indices of the examples in each row.
+      order: (steps, B) rows of each step, -1 = padding.
+      row_tokens, normalize: as in `fill`.
+    """
+
+    examples: Sequence[MaskedExample]
+    rows: Sequence[Sequence[int]]
+    order: Int32[np.ndarray, "steps B"]
+    row_tokens: int
+    normalize: Normalize
+
+    def batch(self, index: int) -> Batch:
+        """The arrays of step `index`, counted from 0."""
+        rows = [self.rows[row] if row >= 0 else () for row in self.order[index]]
+        return fill(rows, self.examples, row_tokens=self.row_tokens, normalize=self.normalize)
+
+    def ids(self, index: int) -> list[str]:
+        """The examples of step `index`."""
+        rows = [self.rows[row] for row in self.order[index] if row >= 0]
+        return [self.examples[i].id for row in rows for i in row]
+
+    def bearing(self) -> Int32[np.ndarray, " rows"]:
+        """Loss-bearing positions of each row."""
+        counts = [int((example.roles[1:] == RESPONSE).sum()) for example in self.examples]
+        return np.array([sum(counts[i] for i in row) for row in self.rows], np.int32)
+
+    def capacity(self, parts: int) -> int:
+        """C when each batch is gathered in so many parts."""
+        return loss_capacity(self.order, self.bearing(), parts=parts, row_tokens=self.row_tokens)
+
+    def efficiency(self) -> float:
+        """Share of the rows' tokens that is no padding."""
+        used = sum(len(example.tokens) for example in self.examples)
+        return used / (len(self.rows) * self.row_tokens)
+
+
+def packed(
+    examples: Sequence[MaskedExample],
+    order: Callable[[int], Int32[np.ndarray, "steps B"]],
+    *,
+    row_tokens: int,
+    normalize: Normalize,
+) -> Packed:
+    """Packs a split; `order` says which rows each step takes, given their number."""
+    rows = pack([len(example.tokens) for example in examples], row_tokens)
+    return Packed(
+        examples=examples,
+        rows=rows,
+        order=order(len(rows)),
+        row_tokens=row_tokens,
+        normalize=normalize,
+    )

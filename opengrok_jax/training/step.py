@@ -27,8 +27,8 @@ class TrainState(NamedTuple):
       opt_state: of the optimizer; moments in float32 whatever the parameters are stored in.
     """
 
-    step: jax.Array
-    params: nnx.State
+    step: Any
+    params: Any
     opt_state: Any
 
 
@@ -46,39 +46,56 @@ class StepReport(NamedTuple):
     learning_rate: jax.Array
 
 
-def new_state(
+def abstract_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> tuple[TrainState, TrainState]:
-    """The state before the first update, spread over the mesh, and its shardings in the same form.
-
-    The arrays of the model pass into the state: use its graph from here on, not its parameters.
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state of a model (which may be abstract itself).
 
     Raises:
       ConfigError: a parameter does not divide by its part of the mesh.
     """
-    params = nnx.state(model, nnx.Param)
-    of_params = parameter_shardings(model, mesh)
+    params, of_params = nnx.state(model, nnx.Param), parameter_shardings(model, mesh)
+    moments = jax.eval_shape(lambda p: optimizer.init(_float32(p)), params)
     whole = NamedSharding(mesh, PartitionSpec())
     of_moments = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, _float32(params)),
+        moments,
         of_params,
         transform_non_params=lambda _: whole,
     )
-    shardings = TrainState(whole, of_params, of_moments)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, moments),
+        TrainState(whole, of_params, of_moments),
+    )
+
+
+def new_state(
+    model: nnx.Module, optimizer: optax.GradientTransformation, like: TrainState
+) -> TrainState:
+    """The state before the first update, laid out as `like`.
+
+    The arrays of the model pass into the state: keep its graph, not its parameters.
+    """
 
     def first(params: nnx.State) -> TrainState:
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(_float32(params)))
 
-    return jax.jit(first, out_shardings=shardings, donate_argnums=0)(params), shardings
+    initialise = jax.jit(first, out_shardings=shardings(like), donate_argnums=0)
+    return initialise(nnx.state(model, nnx.Param))
+
+
+def shardings(state: TrainState) -> TrainState:
+    """Where each array of a state lies, in the form of the state."""
+    return jax.tree.map(lambda x: x.sharding, state)
 
 
 def make_train_step(
     graph: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     rate: optax.Schedule,
-    shardings: TrainState,
+    like: TrainState,
     *,
     rule: Rule,
     capacity: int,
@@ -93,7 +110,7 @@ def make_train_step(
     Args:
       graph: of the model, from `nnx.graphdef`.
       optimizer, rate: from optimizer.py.
-      shardings: from `new_state`.
+      like: a state, or an abstract one: where each array lies, before and after.
       rule: of the masked attention.
       capacity, groups: C and G of `losses.cross_entropy`, per microbatch.
     """
@@ -106,14 +123,16 @@ def make_train_step(
             grads, loss, weight = carry
             (more, heavier), added = jax.value_and_grad(summed, has_aux=True)(state.params, batch)
             grads = jax.tree.map(lambda old, new: old + new.astype(jnp.float32), grads, added)
-            grads = jax.lax.with_sharding_constraint(grads, shardings.params)
+            grads = jax.lax.with_sharding_constraint(grads, shardings(like).params)
             return (grads, loss + more, weight + heavier), None
 
         zero = jnp.zeros((), jnp.float32)
         start = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), state.params)
         (grads, loss, weight), _ = jax.lax.scan(accumulate, (start, zero, zero), batches)
         grads = jax.tree.map(lambda g: g / weight, grads)
-        report = StepReport(loss / weight, optax.global_norm(grads), rate(state.step))
+        report = StepReport(
+            loss / weight, optax.global_norm(grads), jnp.asarray(rate(state.step), jnp.float32)
+        )
         # Float32 arithmetic whatever the parameters are stored in; only the sum is rounded.
         changes, opt_state = optimizer.update(grads, state.opt_state, _float32(state.params))
         params = jax.tree.map(
@@ -123,7 +142,7 @@ def make_train_step(
         )
         return TrainState(state.step + 1, params, opt_state), report
 
-    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(update, donate_argnums=0, out_shardings=(shardings(like), None))
 
 
 def make_eval_step(

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_values_are_those_of_scikit_learn(pairs: list) -> None:
     labels = ("a", "b", "c")
     gold, predicted = [g for g, _ in pairs], [p for _, p in pairs]
     theirs = [p or "-" for p in predicted]
-    known = {"labels": list(labels), "zero_division": np.nan}
+    known: Any = {"labels": list(labels), "zero_division": np.nan}
 
     def near(name: str, expected: float) -> None:
         expected = 0.0 if math.isnan(expected) else expected
@@ -80,7 +81,8 @@ def test_values_are_those_of_scikit_learn(pairs: list) -> None:
     near("accuracy", sklearn_metrics.accuracy_score(gold, theirs))
     near("macro_f1", sklearn_metrics.f1_score(gold, theirs, average="macro", **known))
     near("macro_recall", sklearn_metrics.recall_score(gold, theirs, average="macro", **known))
-    per_label = sklearn_metrics.f1_score(gold, theirs, average=None, **known)
+    each: Any = {**known, "average": None}
+    per_label = np.asarray(sklearn_metrics.f1_score(gold, theirs, **each))
     for label, expected in zip(labels, per_label, strict=True):
         near(f"f1:{label}", expected)
 

@@ -87,7 +87,16 @@ def inputs(tmp_path):
     )
     storage.write_json(
         tmp_path / "masking" / "corpus.json",
-        {"bias": 0.1, "keep_rate": {"all": 0.85, "prompt": 0.8, "response": 0.9}},
+        {
+            "bias": 0.1,
+            "keep_rate": 0.85,
+            "by_role": {
+                "template": {"tokens": 3, "keep_rate": 1.0},
+                "prompt": {"tokens": 2000, "keep_rate": 0.8},
+                "response": {"tokens": 0, "keep_rate": None},
+            },
+            "by_upos": {"NOUN": {"tokens": 7, "keep_rate": 0.912}},
+        },
     )
     storage.write_jsonl(
         tmp_path / "training" / "metrics.jsonl",
@@ -195,7 +204,7 @@ def test_the_numbers_are_on_the_page(inputs):
     ):
         assert wanted in text, wanted
     assert "above majority and within the noise of tf-idf + logistic regression" in text
-    hidden = soup.select(".tokens .t.hidden")
+    hidden = soup.select(".tokens .t.hidden:not(.special)")
     assert hidden
     assert all("hidden" in span["data-tip"] and "tf-idf" in span["data-tip"] for span in hidden)
 

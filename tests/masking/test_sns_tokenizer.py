@@ -25,7 +25,7 @@ READINGS = {
     "thanks:) :-( <3 :'( ^_^ T_T": "thanks :) :-( <3 :'( ^_^ T_T",
     "what?!?! no... yes--ok": "what ?!?! no ... yes -- ok",
     "&lt;3 &amp; co": "&lt;3 &amp; co",
-    "ima wanna Wanna WANNA dont": "ima wan na Wan na WAN NA do nt",
+    "ima wanna Wanna WANNA cant": "ima wan na Wan na WAN NA ca nt",
     "I'm i'm it's can't": "I 'm i 'm it 's ca n't",
     "5:30 3/4 e-mail w/o it": "5:30 3/4 e-mail w/o it",
     # family, skin tone, flag, keycap, variation selector: whole; runs of one emoji: one word

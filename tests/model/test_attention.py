@@ -80,7 +80,8 @@ def test_the_drawing_in_the_docstring() -> None:
     segments, mask = (jnp.array([[int(x) for x in row.split()]]) for row in given_rows)
     rows = re.findall(r"^ +\d +((?:\d ){6}\d) +((?:\d ){6}\d)$", drawing, re.MULTILINE)
     assert len(rows) == 7
-    for column, rules in enumerate([("none", "multiply"), ("exclude",)]):
+    columns: list[tuple[Rule, ...]] = [("none", "multiply"), ("exclude",)]
+    for column, rules in enumerate(columns):
         drawn = np.array([[int(x) for x in row[column].split()] for row in rows], bool)
         for rule in rules:
             got = visible_keys(mask == 1, segments, rule, sliding_window=3)[0]
@@ -91,7 +92,8 @@ def test_multiply_reads_the_value_of_a_masked_key_and_exclude_does_not() -> None
     q, k, v, mask, segments = map(jnp.asarray, random_inputs(3))
     segments, mask = jnp.ones_like(segments), mask.at[:, 4].set(False)
     other_value, other_key = v.at[:, 4].add(9.0), k.at[:, 4].add(9.0)
-    for rule, reads_value in [("multiply", True), ("exclude", False)]:
+    cases: list[tuple[Rule, bool]] = [("multiply", True), ("exclude", False)]
+    for rule, reads_value in cases:
         before = attention(q, k, v, mask, segments, rule)
         after = attention(q, k, other_value, mask, segments, rule)
         assert (np.abs(after - before).max() > 0.1) == reads_value, rule

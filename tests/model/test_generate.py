@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,42 +33,48 @@ def prompts(*lengths: int) -> list[np.ndarray]:
     return [random.integers(0, 61, n, dtype=np.int32) for n in lengths]
 
 
+@nnx.jit
+def all_logits(model: Phi3, row: jax.Array) -> jax.Array:
+    return model(row, jnp.ones_like(row))[0]
+
+
 def step_by_step(model: Phi3, prompt: np.ndarray, stops: tuple[int, ...], room: int) -> list[int]:
     """The oracle: no padding, no batch, no loop primitive; all logits at every step."""
     tokens, answer = prompt.tolist(), []
     while len(answer) < room:
         row = jnp.asarray([tokens + answer], jnp.int32)
-        answer.append(int(np.argmax(np.asarray(model(row, jnp.ones_like(row)))[0, -1])))
+        answer.append(int(np.argmax(np.asarray(all_logits(model, row))[-1])))
         if answer[-1] in stops:
             break
     return answer
 
 
 def test_greedy_equals_step_by_step_argmax(model: Phi3) -> None:
-    rows = prompts(3, 30, 1, 33, 8)
-    free = [step_by_step(model, row, (), 9) for row in rows]
+    rows = prompts(
+        30, 4, 33, 5, 3
+    )  # lengths that overlap as they grow, so the oracle compiles less
+    free = [step_by_step(model, row, (), 6) for row in rows]
     assert len({tuple(answer) for answer in free}) > 1, "the model must not say the same to all"
-    got = generate(model, rows, stop_ids=(), max_new_tokens=9, batch_size=2)
+    got = generate(model, rows, stop_ids=(), max_new_tokens=6, batch_size=2)
     assert [answer.tolist() for answer in got] == free
     # Stop ids that do come: the answer ends with the first of them.
-    stops = (free[0][3], free[3][5])
-    got = generate(model, rows, stop_ids=stops, max_new_tokens=9, batch_size=2)
-    assert [answer.tolist() for answer in got] == [step_by_step(model, r, stops, 9) for r in rows]
-    assert {len(answer) for answer in got} != {9}
+    stops = (free[0][2], free[3][3])
+    got = generate(model, rows, stop_ids=stops, max_new_tokens=6, batch_size=2)
+    assert [answer.tolist() for answer in got] == [step_by_step(model, r, stops, 6) for r in rows]
+    assert {len(answer) for answer in got} != {6}
 
 
 def test_an_answer_does_not_depend_on_the_batch(model: Phi3) -> None:
     rows = prompts(5, 21, 12, 40, 2, 12)
     whole = generate(model, rows, stop_ids=(7,), max_new_tokens=6, batch_size=8)
-    for size in (1, 4):
-        again = generate(model, rows[::-1], stop_ids=(7,), max_new_tokens=6, batch_size=size)
-        assert [a.tolist() for a in again[::-1]] == [a.tolist() for a in whole]
+    again = generate(model, rows[::-1], stop_ids=(7,), max_new_tokens=6, batch_size=3)
+    assert [a.tolist() for a in again[::-1]] == [a.tolist() for a in whole]
 
 
 def test_the_context_can_be_filled_to_the_last_token(model: Phi3) -> None:
-    rows = prompts(CONTEXT - 4)
-    (got,) = generate(model, rows, stop_ids=(), max_new_tokens=4)
-    assert got.tolist() == step_by_step(model, rows[0], (), 4)
+    rows = prompts(CONTEXT - 2)
+    (got,) = generate(model, rows, stop_ids=(), max_new_tokens=2)
+    assert got.tolist() == step_by_step(model, rows[0], (), 2)
 
 
 def test_one_compilation_whatever_the_number_of_steps(model: Phi3) -> None:

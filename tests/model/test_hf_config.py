@@ -74,7 +74,9 @@ def test_phi_4_mini_shape_and_both_spellings_of_rope() -> None:
     old = Phi3Config.from_hf_json(PHI4_MINI)
     assert (old.head_dim, old.rotary_dim) == (128, 72)
     assert old.eos_token_id == (200020, 199999)
-    assert old.rope_scaling == LongRope(*(tuple(map(float, f)) for f in FACTORS.values()))
+    assert old.rope_scaling == LongRope(
+        tuple(map(float, FACTORS["short_factor"])), tuple(map(float, FACTORS["long_factor"]))
+    )
     moved = ("rope_theta", "rope_scaling", "partial_rotary_factor")
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.5625, **FACTORS}
     rope["original_max_position_embeddings"] = 4096

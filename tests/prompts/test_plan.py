@@ -65,18 +65,6 @@ def test_posts_are_quoted_as_they_are_and_on_the_event_of_the_cell(bank):
             assert known[text].hardness == prompt.cell.hardness
 
 
-def test_three_templates_are_the_reports_and_at_least_twenty_ours():
-    origins = Counter(t.origin for t in TEMPLATES)
-    assert origins["report"] == 3
-    assert origins["ours"] >= 20
-    assert len({t.name for t in TEMPLATES}) == len(TEMPLATES)
-
-
-def test_a_template_with_an_unknown_slot_is_refused():
-    with pytest.raises(ConfigError, match="has the slot mood; known: topic"):
-        Template(name="x", intent="y", text="{mood}")
-
-
 def test_braces_in_a_post_are_only_text(bank):
     cell = plan.plan(bank, 1, 0)[0].cell
     post = axes.Post(topic="t", event="e", platform="X", hardness="plain", text="{style} {0} {")

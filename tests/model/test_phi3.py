@@ -1,0 +1,263 @@
+"""The forward pass against transformers, packed against alone, and what it holds on to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.config import LongRope, Phi3Config
+from opengrok_jax.model.phi3 import Phi3, Remat
+from opengrok_jax.model.weights import load_hf
+
+CONFIG = Phi3Config.tiny(
+    61,
+    hidden_size=30,
+    intermediate_size=23,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    partial_rotary_factor=0.6,
+    max_position_embeddings=44,
+    original_max_position_embeddings=4,  # of the packed segments below one is longer, two are not
+    rope_scaling=LongRope((1.0, 1.1, 1.2), (2.0, 4.0, 8.0)),
+    initializer_range=0.3,
+    sliding_window=5,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Phi3:
+    return Phi3(CONFIG, rngs=nnx.Rngs(0))
+
+
+def run(model: Phi3, *arrays: Any, rule: Rule = "none") -> np.ndarray:
+    """All logits, compiled."""
+    graph, state = nnx.split(model)
+    arrays = tuple(None if a is None else jnp.asarray(a) for a in arrays)
+    forward = jax.jit(lambda state, *arrays: nnx.merge(graph, state)(*arrays, rule=rule))
+    return np.asarray(forward(state, *arrays))
+
+
+def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float = 1e-5) -> None:
+    """Within `tolerance` of the largest logit."""
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+def tokens_like(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(8, 61, shape)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 66},
+    "one key-value head": {"num_attention_heads": 7, "num_key_value_heads": 1},
+    "partial rotary": {"partial_rotary_factor": 0.72, "rope_theta": 321.0},  # 10 of 14 channels
+    "tied": {"tie_word_embeddings": True},
+    "sliding window": {"sliding_window": 5},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_equal_transformers(
+    name: str, hf_folder: Callable[..., Path], hf_model: Any, hf_logits: Any
+) -> None:
+    theirs = hf_model(**CASES[name])
+    tokens = tokens_like(2, 17)
+    ours = load_hf(hf_folder(theirs))
+    assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
+
+
+@pytest.mark.parametrize("length", [11, 12, 29], ids="T={}".format)
+@pytest.mark.parametrize("more", [{}, {"factor": 7.0}, {"attention_factor": 1.7}], ids=str)
+def test_longrope_equals_transformers_below_and_beyond_the_original_context(
+    length: int, more: dict[str, float], hf_folder: Any, hf_model: Any, hf_logits: Any,
+    make_long_rope: Any,
+) -> None:  # fmt: skip
+    if more and length != 12:
+        pytest.skip("the scaling does not depend on the length")
+    theirs = hf_model(**make_long_rope(5, **more), partial_rotary_factor=0.72)
+    tokens = tokens_like(2, length)
+    ours = load_hf(hf_folder(theirs))
+    assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
+
+
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
+@given(
+    groups=st.integers(1, 3),
+    per_group=st.integers(1, 3),
+    width=st.sampled_from([6, 10]),
+    partial=st.sampled_from([0.4, 1.0]),
+    tied=st.booleans(),
+    window=st.sampled_from([None, 4]),
+    seed=st.integers(0, 99),
+)
+def test_logits_equal_transformers_on_random_shapes(
+    groups: int, per_group: int, width: int, partial: float, tied: bool, window: int | None,
+    seed: int, hf_folder: Any, hf_model: Any, hf_logits: Any,
+) -> None:  # fmt: skip
+    heads = groups * per_group
+    theirs = hf_model(
+        seed=seed,
+        num_key_value_heads=groups,
+        num_attention_heads=heads,
+        hidden_size=heads * width,
+        partial_rotary_factor=partial,
+        tie_word_embeddings=tied,
+        sliding_window=window,
+    )
+    tokens = tokens_like(1, 7, seed=seed)
+    ours = load_hf(hf_folder(theirs))
+    assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
+
+
+def test_right_padding_equals_transformers(hf_folder: Any, hf_model: Any, hf_logits: Any) -> None:
+    theirs = hf_model(sliding_window=5)
+    tokens = tokens_like(2, 13)
+    real = (np.arange(13)[None] < np.array([[13], [6]])).astype(np.int32)
+    got = run(load_hf(hf_folder(theirs)), tokens, real)
+    assert_close(got[real == 1], hf_logits(theirs, tokens, real)[real == 1])
+    assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize("rule", ["none", "multiply", "exclude"])
+def test_packed_equals_alone(rule: Rule, model: Phi3) -> None:
+    lengths = [4, 7, 2]
+    tokens, mask = tokens_like(1, 17), np.random.default_rng(1).random((1, 17)) < 0.6
+    segments = np.array(
+        [[n for n, length in enumerate(lengths, 1) for _ in range(length)] + [0] * 4]
+    )
+    packed = run(model, tokens, segments, None, mask, rule=rule)
+    # The same three examples in rows of their own, padded, so that one compilation serves.
+    starts = np.cumsum([0, *lengths[:-1]])
+    alone = [np.zeros((3, 17), kind) for kind in (tokens.dtype, segments.dtype, bool)]
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        for into, source in zip(alone, (tokens, np.ones_like(tokens), mask), strict=True):
+            into[row, :length] = source[0, start : start + length]
+    apart = run(model, alone[0], alone[1], None, alone[2], rule=rule)
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        assert_close(packed[0, start : start + length], apart[row, :length])
+    assert np.isfinite(packed).all()
+
+
+def test_key_mask_rules_reach_every_layer(model: Phi3) -> None:
+    """Token 2 is masked: `exclude` keeps it from all later tokens, `multiply` does not."""
+    tokens = tokens_like(1, 7)
+    other = tokens.copy()
+    other[0, 2] += 1 if tokens[0, 2] < 60 else -1
+    mask = np.arange(7)[None] != 2
+    ones = np.ones_like(tokens)
+    later = np.s_[0, 3:]
+    exclude, multiply, none = (
+        [run(model, t, ones, None, mask, rule=rule)[later] for t in (tokens, other)]
+        for rule in ("exclude", "multiply", "none")
+    )
+    assert_close(exclude[0], exclude[1], 1e-6)
+    assert np.abs(multiply[0] - multiply[1]).max() > 1e-2
+    assert np.abs(none[0] - multiply[0]).max() > 1e-2
+
+
+def test_padding_has_no_gradient(model: Phi3) -> None:
+    """Whatever stands in the padding, the gradient of the others' loss is the same and finite."""
+    segments = jnp.array([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def gradient(state: Any, tokens: jax.Array) -> Any:
+        def loss(state: Any) -> jax.Array:
+            logits = nnx.merge(graph, state)(tokens, segments, None, segments > 0, "exclude")
+            return jnp.sum(jnp.where(segments[..., None] > 0, jnp.square(logits), 0.0))
+
+        return jax.grad(loss)(state)
+
+    first = gradient(state, jnp.asarray(tokens_like(2, 5)))
+    changed = jnp.where(segments > 0, jnp.asarray(tokens_like(2, 5)), 60)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(gradient(state, changed)), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())
+
+
+def test_remat_saves_memory_and_changes_no_gradient() -> None:
+    tokens = jnp.asarray(tokens_like(3, 44))
+    results: dict[Remat, tuple[int, Any]] = {}
+    for remat in ("none", "dots", "full"):
+        model = Phi3(CONFIG, rngs=nnx.Rngs(0), remat=remat)
+        graph, state = nnx.split(model)
+
+        def loss(state: Any, graph: Any = graph) -> jax.Array:
+            return jnp.sum(nnx.merge(graph, state).hidden(tokens, jnp.ones_like(tokens)) ** 3)
+
+        compiled = jax.jit(jax.grad(loss)).lower(state).compile()
+        memory = compiled.memory_analysis()
+        assert memory is not None
+        results[remat] = (memory.temp_size_in_bytes, compiled(state))
+    assert results["full"][0] < results["dots"][0] < results["none"][0]
+    for remat in ("dots", "full"):
+        pairs = zip(*(jax.tree.leaves(results[r][1]) for r in ("none", remat)), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_compute_in_bfloat16_with_parameters_in_float32(model: Phi3) -> None:
+    tokens = jnp.asarray(tokens_like(1, 7))
+    half = Phi3(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half))} == {jnp.dtype(jnp.float32)}
+    hidden = half.hidden(tokens, jnp.ones_like(tokens))
+    assert hidden.dtype == jnp.bfloat16
+    logits = half.logits(hidden)
+    assert logits.dtype == jnp.float32
+    assert_close(np.asarray(logits), run(model, tokens, jnp.ones_like(tokens)), 0.05)
+    stored = nnx.eval_shape(lambda: Phi3(CONFIG, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(stored))} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_the_head_multiplies_any_rows(model: Phi3) -> None:
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(5, 30)), jnp.float32)
+    assert model.lm_head is not None
+    want = np.asarray(rows) @ np.asarray(model.lm_head.weight[...]).T
+    np.testing.assert_allclose(model.logits(rows), want, rtol=1e-5, atol=1e-5)
+
+
+def test_parameter_paths_are_those_of_the_checkpoint(model: Phi3) -> None:
+    shapes = {
+        ".".join(map(str, path)): parameter.shape
+        for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
+    assert shapes == {
+        "embed_tokens.weight": (61, 30),
+        "layers.input_layernorm.weight": (3, 30),
+        "layers.self_attn.qkv_proj.weight": (3, (3 + 2 * 1) * 10, 30),
+        "layers.self_attn.o_proj.weight": (3, 30, 30),
+        "layers.post_attention_layernorm.weight": (3, 30),
+        "layers.mlp.gate_up_proj.weight": (3, 46, 30),
+        "layers.mlp.down_proj.weight": (3, 30, 23),
+        "norm.weight": (30,),
+        "lm_head.weight": (61, 30),
+    }
+
+
+def test_errors(model: Phi3) -> None:
+    row = jnp.ones((1, 45), jnp.int32)
+    with pytest.raises(ConfigError, match="a row of 45 tokens is more than max_position_embed"):
+        model.hidden(row, row)
+    with pytest.raises(ConfigError, match="needs a key_mask"):
+        model.hidden(row[:, :5], row[:, :5], rule="multiply")
+    outside = model(jnp.array([[61]]), jnp.array([[1]]))
+    assert np.isnan(outside).all(), "an id outside the vocabulary must not pass for another"
+
+
+def test_layers_run_in_one_scan(model: Phi3) -> None:
+    """One traced block whatever the depth: what keeps compile time flat in the number of layers."""
+    row = jnp.ones((1, 3), jnp.int32)
+    graph, state = nnx.split(model)
+    jaxpr = str(jax.make_jaxpr(lambda state: nnx.merge(graph, state).hidden(row, row))(state))
+    assert jaxpr.count("scan[") == 1
+    assert "length=3" in jaxpr

@@ -1,0 +1,157 @@
+"""Meshes, and the same numbers on eight devices as on one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.sharding import (
+    RULES,
+    batch_sharding,
+    constrain,
+    make_mesh,
+    parameter_axes,
+    parameter_shardings,
+)
+
+ON_EIGHT_DEVICES = """
+import warnings
+warnings.simplefilter("error")
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from flax import nnx
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.sharding import batch_sharding, create_sharded, make_mesh
+from opengrok_jax.model.weights import load_hf, save_hf
+
+assert jax.device_count() == 8
+config = Phi3Config.tiny(62, hidden_size=24, intermediate_size=26, num_hidden_layers=3,
+                         num_attention_heads=6, num_key_value_heads=2, initializer_range=0.3)
+rng = np.random.default_rng(0)
+tokens = rng.integers(0, 62, (4, 7)).astype(np.int32)
+segments = np.array([[1, 1, 1, 2, 2, 2, 0]] * 4, np.int32)
+mask = rng.random((4, 7)) < 0.7
+
+def loss_and_logits(graph):
+    def loss(state, *arrays):
+        tokens, segments, mask = arrays
+        logits = nnx.merge(graph, state)(tokens, segments, None, mask, "exclude")
+        return jnp.sum(jnp.square(logits)) / 100, logits
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+model = Phi3(config, rngs=nnx.Rngs(0), remat="full")
+graph, state = nnx.split(model)
+(_, want), want_gradient = loss_and_logits(graph)(state, tokens, segments, mask)
+
+mesh = make_mesh(data=2, fsdp=-1, tensor=2)
+assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+create = lambda: Phi3(config, rngs=nnx.Rngs(0), remat="full")
+sharded = create_sharded(create, mesh)
+save_hf(model, config, sys.argv[1])
+loaded = load_hf(sys.argv[1], mesh=mesh, remat="full")
+for which, other in (("created", sharded), ("loaded", loaded)):
+    graph, state = nnx.split(other)
+    local = {"/".join(map(str, p)): v[...].addressable_shards[0].data.shape
+             for p, v in nnx.to_flat_state(state)}
+    assert local["layers/self_attn/qkv_proj/weight"] == (3, 20, 12), local
+    assert local["layers/mlp/down_proj/weight"] == (3, 12, 13), local
+    assert local["embed_tokens/weight"] == (31, 12), local
+    assert local["norm/weight"] == (24,), local
+    arrays = [jax.device_put(a, batch_sharding(mesh)) for a in (tokens, segments, mask)]
+    with jax.set_mesh(mesh):
+        compiled = loss_and_logits(graph).lower(state, *arrays).compile()
+    (_, got), gradient = compiled(state, *arrays)
+    assert np.abs(got - want).max() < 1e-5 * np.abs(want).max(), which
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(want_gradient), strict=True):
+        assert np.abs(a - b).max() < 1e-4 * np.abs(b).max(), which
+save_hf(loaded, config, sys.argv[1] + "-again")
+for sizes in ({"data": 3}, {"data": 2, "fsdp": 2}, {"data": -1, "fsdp": -1}, {"tensor": 0}):
+    try:
+        make_mesh(**sizes)
+    except ConfigError as error:
+        print(error)
+    else:
+        raise AssertionError(sizes)
+try:
+    create_sharded(create, make_mesh(fsdp=1, tensor=8))
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def eight_devices(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> tuple[Path, str]:
+    """The folder and the output of the program above."""
+    folder = tmp_path_factory.mktemp("sharded")
+    done = subprocess.run(
+        [sys.executable, "-c", ON_EIGHT_DEVICES, str(folder / "model")],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "PYTHONPATH": str(repository),
+        },
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder, done.stdout
+
+
+def test_eight_devices_give_the_numbers_of_one(eight_devices: tuple[Path, str]) -> None:
+    folder, _ = eight_devices  # logits and gradients are compared inside the program
+    first, again = (folder / name / "model.safetensors" for name in ("model", "model-again"))
+    assert first.read_bytes() == again.read_bytes(), "saved from the mesh = saved from one device"
+
+
+def test_mesh_errors_name_sizes_and_devices(eight_devices: tuple[Path, str]) -> None:
+    lines = eight_devices[1].splitlines()
+    assert "data=3 x fsdp=-1 x tensor=1 needs a multiple of 3 devices, but there are 8" in lines[0]
+    assert "data=2 x fsdp=2 x tensor=1 needs 4 devices, but there are 8 (cpu)" in lines[1]
+    assert "-1 may stand once" in lines[2]
+    assert "sizes must be positive" in lines[3]
+    assert "axis 'vocab' of 62 does not divide by tensor = 8; choose another mesh" in lines[4]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_parameter_has_logical_axes(tied: bool) -> None:
+    config = Phi3Config.tiny(61, tie_word_embeddings=tied)
+    model = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0)))
+    for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        axes = parameter_axes(path)
+        assert len(axes) == len(parameter.shape), path
+        assert set(axes) <= {*RULES, "layer", None}, path
+        used = [mesh_axis for axis in axes for mesh_axis in RULES.get(axis or "", ())]
+        assert len(used) == len(set(used)), f"{path} uses a mesh axis twice"
+    with pytest.raises(KeyError):
+        parameter_axes(("layers", "mlp", "unheard_of", "weight"))
+
+
+def test_specs_on_one_device() -> None:
+    mesh = make_mesh(fsdp=1, devices=jax.devices()[:1])
+    model = nnx.eval_shape(lambda: Phi3(Phi3Config.tiny(61), rngs=nnx.Rngs(0)))
+    specs = parameter_shardings(model, mesh)
+    qkv = specs["layers"]["self_attn"]["qkv_proj"]["weight"].get_value()
+    assert qkv.spec == PartitionSpec(None, ("tensor",), ("fsdp",))
+    assert batch_sharding(mesh).spec == PartitionSpec(("data", "fsdp"))
+
+
+def test_constrain_without_a_mesh_does_nothing() -> None:
+    x = jnp.ones((2, 3))
+    assert constrain(x, "batch", None) is x
+    with jax.set_mesh(make_mesh(fsdp=1, devices=jax.devices()[:1])):
+        np.testing.assert_array_equal(constrain(x, "batch", None), x)

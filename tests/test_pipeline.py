@@ -1,0 +1,130 @@
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from opengrok_jax import config as config_module
+from opengrok_jax import pipeline, storage
+from opengrok_jax.errors import ConfigError, RunFolderError
+
+
+@pytest.fixture
+def config(repository, tmp_path) -> ConfigDict:
+    loaded = config_module.load(str(repository / "configs" / "demo.py:smoke"))
+    with loaded.unlocked():
+        loaded.run_dir = str(tmp_path / "run")
+        loaded.prompts.count = 9
+    return loaded
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name not in ("log.jsonl", "lock")
+    }
+
+
+def test_every_stage_reads_what_an_earlier_one_writes():
+    written: set[str] = set()
+    for stage in pipeline.STAGES:
+        for path in stage.reads.values():
+            folder, _, name = path.partition("/")
+            # A whole folder, a file that the manifest notes, or the student beside them.
+            assert folder in written
+            assert not name or path in written or name == "student"
+        written |= {stage.folder} | {f"{stage.folder}/{name}" for name in stage.writes}
+    assert len({s.section for s in pipeline.STAGES}) == len(pipeline.STAGES)
+
+
+def test_a_stage_is_done_once(config, tmp_path, capsys):
+    assert pipeline.run(config, only="plan-prompts") is True
+    before = contents(tmp_path / "run")
+    assert pipeline.run(config, only="plan-prompts") is False
+    assert contents(tmp_path / "run") == before
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_a_stage_needs_the_ones_before_it(config):
+    with pytest.raises(RunFolderError, match="curate needs the results of plan-prompts"):
+        pipeline.run(config, only="curate")
+
+
+def test_a_changed_setting_is_refused_until_redone(config, tmp_path):
+    pipeline.run(config, only="plan-prompts")
+    with config.unlocked():
+        config.prompts.seed = 1
+    with pytest.raises(RunFolderError, match=r"prompts\.seed was 0, now 1"):
+        pipeline.run(config, only="plan-prompts")
+    first = (tmp_path / "run" / "prompts" / "prompts.jsonl").read_bytes()
+    assert pipeline.run(config, only="plan-prompts", redo="plan-prompts") is True
+    assert (tmp_path / "run" / "prompts" / "prompts.jsonl").read_bytes() != first
+
+
+def test_settings_of_a_stage_not_begun_may_change(config):
+    pipeline.run(config, only="plan-prompts")
+    with config.unlocked():
+        config.curation.min_words = 5
+    assert pipeline.run(config, only="plan-prompts") is False
+
+
+def test_redo_keeps_the_journal(config, tmp_path):
+    for verb in ("plan-prompts", "collect"):
+        pipeline.run(config, only=verb)
+    journal = tmp_path / "run" / "teacher" / "journal.sqlite"
+    assert journal.exists()
+    answers = (tmp_path / "run" / "teacher" / "responses.jsonl").read_bytes()
+    pipeline.run(config, only="plan-prompts", redo="plan-prompts")
+    assert journal.exists()
+    assert not (tmp_path / "run" / "teacher" / "responses.jsonl").exists()
+    pipeline.run(config, only="collect")
+    assert (tmp_path / "run" / "teacher" / "responses.jsonl").read_bytes() == answers
+
+
+def test_a_stage_is_done_again_when_its_input_changed(config, tmp_path):
+    for verb in ("plan-prompts", "collect"):
+        pipeline.run(config, only=verb)
+    manifest = tmp_path / "run" / "prompts" / storage.MANIFEST
+    changed = storage.read_json(manifest) | {"fingerprint": "of another plan"}
+    storage.write_json(manifest, changed)
+    assert pipeline.run(config, only="collect") is True
+
+
+def test_a_dry_run_leaves_no_trace(config, tmp_path, capsys):
+    assert pipeline.run(config, dry_run=True) is True
+    assert not (tmp_path / "run").exists()
+    said = capsys.readouterr().err
+    assert "plan-prompts: would decide what to ask" in said
+    assert "collect would ask a recorded teacher" in said
+
+
+def test_an_unknown_key_is_refused_before_any_work(config, tmp_path):
+    with config.unlocked():
+        config.evaluation.limmit = 3
+    with pytest.raises(ConfigError, match=r"did you mean evaluation\.limit"):
+        pipeline.run(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update({"trainig": {}}), "the config has trainig, which no stage reads"),
+        (lambda c: c.pop("masking"), "the config lacks masking"),
+    ],
+)
+def test_sections_are_checked(config, change, said):
+    with config.unlocked():
+        plain = config.to_dict()
+    change(plain)
+    with pytest.raises(ConfigError, match=said):
+        pipeline.parts(ConfigDict(plain))
+
+
+def test_status_tells_what_is_done(config, tmp_path):
+    pipeline.run(config, only="plan-prompts")
+    rows = {r["stage"]: r for r in pipeline.status(tmp_path / "run")}
+    assert rows["plan-prompts"]["done"]
+    assert rows["plan-prompts"]["counts"]["prompts"] == 9
+    assert not rows["collect"]["done"]
+    assert json.dumps(list(rows.values()))
