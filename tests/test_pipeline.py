@@ -37,6 +37,12 @@ def test_every_stage_reads_what_an_earlier_one_writes():
     assert len({s.section for s in pipeline.STAGES}) == len(pipeline.STAGES)
 
 
+def test_whatever_was_paid_for_outlives_redo():
+    from opengrok_jax.teacher import journal
+
+    assert set(pipeline.stage_of("collect").keep) >= set(journal.FILES)
+
+
 def test_a_stage_is_done_once(config, tmp_path, capsys):
     assert pipeline.run(config, only="plan-prompts") is True
     before = contents(tmp_path / "run")

@@ -17,8 +17,7 @@ from opengrok_jax.errors import ConfigError, needs_extra
 
 MIN_WORDS = 8  # shorter answers are labels and stock phrases: alike on purpose
 PERMUTATIONS = 128
-# The LSH is set to a lower line than asked for: at the line itself it would miss about half.
-_SLACK = 0.75
+MISSED = 1e-3  # the LSH may fail to propose this share of the pairs at the line itself
 
 
 def near_duplicates(
@@ -53,9 +52,7 @@ def near_duplicates(
         triples = shingles(text)
         sketch = first.copy()
         sketch.update_batch([t.encode() for t in sorted(triples)])
-        lsh = lshs.setdefault(
-            intent, MinHashLSH(threshold=similarity * _SLACK, num_perm=PERMUTATIONS)
-        )
+        lsh = lshs.setdefault(intent, MinHashLSH(params=bands(similarity), num_perm=PERMUTATIONS))
         others = sorted(key for key in lsh.query(sketch) if isinstance(key, int))
         likeness = {other: jaccard(triples, sets[other]) for other in others}
         most_like = max(others, key=likeness.__getitem__, default=None)  # of equals, the first
@@ -65,6 +62,19 @@ def near_duplicates(
             sets[index] = triples
             lsh.insert(index, sketch)
     return found
+
+
+def bands(similarity: float) -> tuple[int, int]:
+    """(bands, rows in each) of the LSH: the most rows that miss at most `MISSED` at the line.
+
+    Two sets of Jaccard index s agree in one row with probability s, in a band of r rows with s^r,
+    and in none of b bands with (1 - s^r)^b. More rows propose fewer pairs for nothing.
+    """
+    for rows in range(PERMUTATIONS // 2, 1, -1):  # datasketch wants two bands at least
+        count = PERMUTATIONS // rows
+        if (1 - similarity**rows) ** count <= MISSED:
+            return count, rows
+    return PERMUTATIONS, 1
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:

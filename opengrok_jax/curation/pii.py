@@ -227,15 +227,14 @@ def is_card(digits: str) -> bool:
 def _phones(text: str) -> Iterator[Span]:
     for match in _PHONE.finditer(text):
         cued = bool(_CUE.search(text[max(0, match.start() - 40) : match.start()]))
-        number = match.group()
         # Digits that only stand next to the number may have been taken in: give them back, group
         # by group, until what is left is a number.
-        for group in reversed(list(re.finditer(r"\d+", number))):
-            if _is_phone(number[: group.end()], cued):
-                # A bracket belongs to the number only where its partner does.
-                shown = number[: group.end()]
-                start = match.start() + (shown.startswith("(") and ")" not in shown)
-                yield start, match.start() + group.end()
+        for group in reversed(list(re.finditer(r"\d+", match.group()))):
+            number = match.group()[: group.end()]
+            # A bracket belongs to the number only where its partner does.
+            outside = number.startswith("(") and ")" not in number
+            if _is_phone(number[outside:], cued):
+                yield match.start() + outside, match.start() + group.end()
                 break
 
 

@@ -67,7 +67,7 @@ def run(
       DataError: the examples or a task's file cannot be read.
       CheckpointError: there is no student in that folder, or a broken one.
     """
-    _check(tasks, predictors, limit, max_new_tokens, batch_size, bootstrap)
+    _check(tasks, predictors, limit, max_new_tokens, batch_size, bootstrap, seed)
     made = [make_task(name, settings) for name, settings in tasks.items()]
     items = {task.name: load_items(task, limit) for task in made}
     examples = storage.read_records(examples_file, Example)
@@ -261,16 +261,18 @@ def _check(
     max_new_tokens: int,
     batch_size: int,
     bootstrap: int,
+    seed: int,
 ) -> None:
     if not tasks:
         raise ConfigError("evaluate.tasks is empty; name at least one task")
-    if not predictors or set(predictors) - set(predict.PREDICTORS):
+    if not predictors or sorted(predictors) != sorted(set(predictors) & set(predict.PREDICTORS)):
         raise ConfigError(
             f"evaluate.predictors is {list(predictors)}; give one or more of "
-            f"{', '.join(predict.PREDICTORS)}"
+            f"{', '.join(predict.PREDICTORS)}, each once"
         )
-    if limit < 0:
-        raise ConfigError(f"evaluate.limit={limit} must be 0 (all posts) or positive")
+    for key, size in {"limit": limit, "seed": seed}.items():
+        if size < 0:
+            raise ConfigError(f"evaluate.{key}={size} must not be negative")
     sizes = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "bootstrap": bootstrap}
     for key, size in sizes.items():
         if size < 1:

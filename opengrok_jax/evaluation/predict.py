@@ -126,7 +126,7 @@ def response_log_probs(
     """log P(response tokens | everything before them) of each row, in nats.
 
     Only the tokens of role RESPONSE count, the closing <|end|> among them; only they go through
-    the head. A row's number does not depend on the rows beside it.
+    the head. A row sees only itself: the rows beside it change how far it is padded.
     """
     graph, state = nnx.split(model)
     places = [np.flatnonzero(row.roles == RESPONSE) for row in rows]

@@ -108,30 +108,26 @@ def run(
 def coverage(prompts: list[Prompt]) -> list[dict[str, Any]]:
     """Heat maps of intent against each other axis: rows, columns, counts, the largest count.
 
-    Axes that no prompt uses are left out; "" on an axis in use reads "any".
+    Axes that no prompt uses are left out, and so are intents that do not use the axis; "" on an
+    axis in use reads "any" and does not count for the largest.
     """
-    intents = list(dict.fromkeys(p.cell.intent for p in prompts))
     maps = []
     for axis in AXES:
-        values = sorted({getattr(p.cell, axis) for p in prompts} - {""})
-        if not values:
-            continue
         counts = Counter((p.cell.intent, getattr(p.cell, axis)) for p in prompts)
-        if any(counts[intent, ""] for intent in intents):
-            values.append("")
-        rows = [[counts[intent, value] for value in values] for intent in intents]
+        values = sorted({value for _, value in counts} - {""})
+        intents = list(dict.fromkeys(p.cell.intent for p in prompts))
+        intents = [i for i in intents if any(counts[i, value] for value in values)]
+        if not intents:
+            continue
+        columns = values + ([""] if any(counts[i, ""] for i in intents) else [])
+        rows = [[counts[intent, value] for value in columns] for intent in intents]
         maps.append(
             {
                 "axis": axis,
-                "columns": [value or "any" for value in values],
+                "columns": [value or "any" for value in columns],
                 "rows": list(zip(intents, rows, strict=True)),
-                "largest": max(max(row) for row in rows),
-                "empty": sum(
-                    count == 0
-                    for row in rows
-                    for value, count in zip(values, row, strict=True)
-                    if value
-                ),
+                "largest": max(counts[i, value] for i in intents for value in values),
+                "empty": sum(not counts[i, value] for i in intents for value in values),
             }
         )
     return maps

@@ -7,6 +7,6 @@ keep       keep_prob = sigmoid(alpha tfidf + beta pos + gamma dep + delta random
            key_mask = u < keep_prob
 build      run: examples.jsonl -> masked.parquet and corpus.json
 
-sns_tokenizer, treebank, train_annotator, score_annotator
+sns_tokenizer, treebank, roughen, train_annotator, score_annotator, annotator_notice
            how the pipeline that ships with the package (assets/en_sns) is made and measured
 """

@@ -13,11 +13,11 @@ def token_scores(
     An empty span (b, b) is read as (b, b + 1): tokenizers that fall back to bytes give the first
     bytes of a character such spans, the last byte alone the real one.
 
-        text      I   w a n t   p i e s  ☕
-        at        0 1 2 3 4 5 6 7 8 9 10 11
+        text      I     w  a  n  t     p  i  e  s  ☕
+        at        0  1  2  3  4  5  6  7  8  9 10 11
 
-        words     0-1   2-6       7-11    11-12
-        scores     1      3          2        4
+        words     0-1   2-6            7-11        11-12
+        scores    1     3              2           4
 
         tokens    0-1   1-4   4-6   6-9   9-12  11-11 11-11 11-12
         result     1     3     3     2     4      4     4     4
@@ -46,8 +46,8 @@ def first_word(spans: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.nd
     """The index of the first word that each token overlaps, -1 where there is none.
 
         words     0-1   2-6       7-11
-        tokens    0-1   1-4   4-6   6-7   7-12
-        result     0     1     1    -1     2
+        tokens    0-1   1-4   4-6   6-7   7-7   7-12
+        result     0     1     1    -1     2     2
 
     Args and empty spans as in `token_scores`.
 

@@ -40,9 +40,20 @@ _SHORT = {
         )
     )
 }
-_EMOJI = _words(
-    "😂 😭 😍 ❤️ 😊 🙏 🔥 💕 🎉 👏 💯 😩 🙄 👍 💔 😎 🤔 ✨ 💪 👀 😅 🥺 🤣 👍🏽 🙌🏾 🇺🇸 🥳 💀 😡 👇 "
-    "➡️ ⚽ 🎶 :) :( :D ;) <3 :P xD :-) :/ ^_^ :') ;-) =) :o"
+# Half of the emoji put in are these few; the others are there so that each has been seen.
+_FREQUENT_EMOJI = _words(
+    "😂 😭 😍 ❤️ 😊 🙏 🔥 💕 🎉 👏 💯 😩 🙄 👍 💔 😎 🤔 ✨ 💪 👀 😅 🥺 🤣 👍🏽 🙌🏾 🇺🇸 "
+    ":) :( :D ;) <3 :P xD :-) :/ ^_^ :') ;-) =) :o"
+)
+_OTHER_EMOJI = _words(
+    "😀 😃 😄 😁 😆 🙂 🙃 😉 😇 🥰 🤩 😘 😗 😚 😋 😛 😜 🤪 🤗 🤭 🤫 🤐 😐 😑 😶 😏 😒 😬 😌 😔 😪 😴 "
+    "😷 🤒 🤢 🤮 🥵 🥶 😵 🤯 🤠 🥳 🤓 😕 😟 🙁 ☹️ 😮 😯 😲 😳 😦 😨 😰 😥 😢 😱 😖 😞 😓 😫 🥱 😤 "
+    "😡 😠 🤬 😈 💀 ☠️ 💩 🤡 👻 👽 🤖 🙈 🙊 💋 💘 💖 💗 💓 💞 💙 💚 💛 🧡 💜 🖤 ❣️ 💢 💥 💫 💦 💤 👋 "
+    "✋ 👌 ✌️ 🤞 🤘 🤙 👈 👉 👆 👇 ☝️ 👎 ✊ 👊 🙌 👐 🤝 💅 🤳 🧠 👑 🤷 🤦 💃 🐶 🐱 🐻 🐼 🦁 🐷 🐸 🐵 "
+    "🦄 🐝 🦋 🐢 🐍 🌸 🌹 🌻 🌷 🌱 🌴 🍀 🍁 🍂 🍎 🍓 🍑 🍒 🍍 🥑 🍕 🍔 🍟 🌮 🍩 🍪 🎂 🍫 ☕ 🍺 🍻 🍷 "
+    "🥂 🌍 🏠 🏖️ 🚗 ✈️ 🚀 ⏰ ⏳ ☀️ 🌙 ⭐ 🌟 🌈 ⚡ ❄️ ☃️ 🌊 🎃 🎄 🎁 🎈 🎊 🏆 🥇 ⚽ 🏀 🏈 ⚾ 🎾 🎮 🎯 "
+    "🎵 🎶 🎤 🎧 🎸 📱 💻 📷 📸 📺 🎬 💡 📚 📖 💰 💵 📈 📉 📝 📌 📢 🔔 🔒 🔑 🔫 💊 🚨 ⚠️ ⛔ ✅ ❌ ❗ ❓ "
+    "➡️ ⬇️ 🔴 🔵 ▶️ 🆕 🔝 🏁 🇬🇧 🇨🇦 🇮🇳 🇫🇷 🇩🇪 🇧🇷 👏🏻 👏🏾 🙏🏼 💪🏿 ✊🏾 🤷‍♀️ 🤦‍♂️ 👩‍💻 👨‍👩‍👧 🏳️‍🌈"
 )
 _INTERJECTIONS = _words(
     "lol lmao omg haha hahaha smh ugh wow yay aww yeah damn hey oh well yes no ok lmfao jk btw "
@@ -192,7 +203,7 @@ def _closer(root: Token, tokens: list[Token], rng: Random) -> list[Token]:
 
 
 def _emoji(head: Token, rng: Random) -> Token:
-    emoji = rng.choice(_EMOJI)
+    emoji = rng.choice(_FREQUENT_EMOJI if rng.random() < 0.5 else _OTHER_EMOJI)
     runs = rng.choice((1, 1, 2, 3)) if not emoji.isascii() else 1
     return Token(emoji * runs, True, "SYM", head, "discourse")
 

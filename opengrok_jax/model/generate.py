@@ -31,8 +31,7 @@ def generate(
 ) -> list[Int32[np.ndarray, " _"]]:
     """The most likely next token, again and again, until a stop id or `max_new_tokens`.
 
-    A row's result depends on no other row: it sees only itself, in a buffer whose length follows
-    from its own.
+    A row sees only itself: the rows beside it change how far it is padded, and nothing else.
 
     Args:
       prompts: ids of each prompt, none empty.
@@ -101,17 +100,17 @@ def padded_length(length: int, context: int) -> int:
 def batches(
     lengths: Sequence[int], batch_size: int, context: int
 ) -> Iterator[tuple[list[int], int]]:
-    """(indices, padded length) of each batch; the rows of a batch share their padded length.
+    """(indices, padded length) of each batch: rows of like length, the longest first.
 
-    lengths     40 9 9 70 9      batch_size 2
-    batches     [1 2] 32,  [4] 32,  [0] 48,  [3] 96
+        lengths     40 9 12 70 9     batch_size 2
+        batches     [3 0] 96,  [2 1] 32,  [4] 32
+
+    So what does not fit into memory shows at once, and only the cheapest batch is not full.
     """
-    groups: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        groups.setdefault(padded_length(length, context), []).append(index)
-    for padded, indices in sorted(groups.items()):
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size], padded
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(lengths), batch_size):
+        rows = longest_first[start : start + batch_size]
+        yield rows, padded_length(lengths[rows[0]], context)
 
 
 def pad_rows(

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
@@ -116,11 +117,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:
     """Asks the compiler to lay x out by its logical axes on the mesh of `jax.set_mesh`.
 
-    Does nothing without such a mesh. An axis that does not divide (one row evaluated on eight
-    devices) is left to the compiler: for an activation that costs time, not correctness.
+    Does nothing outside `jit` or without such a mesh. An axis that does not divide (one row
+    evaluated on eight devices) is left whole: for an activation that costs time, nothing else.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or not isinstance(x, Tracer):
         return x
     entries = []
     for axis, size in zip(axes, x.shape, strict=True):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -194,7 +195,7 @@ def _parameters_by_hf_name(model: Phi3) -> dict[str, tuple[jax.Array, int | None
 
 
 @jax.jit
-def _take_layer(stack: jax.Array, layer: int) -> jax.Array:
+def _take_layer(stack: jax.Array, layer: jax.Array | int) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
 
 
@@ -234,15 +235,19 @@ def _load_parameter(
     of_layer = sharding
     if isinstance(sharding, NamedSharding):
         of_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-    put = jax.jit(
-        lambda stack, layer, at: stack.at[at].set(layer),
-        donate_argnums=0,  # filled in place: one layer more than the stack, never two stacks
-        out_shardings=sharding,
-    )
-    stack = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+    stack = jnp.zeros(shape, dtype, device=sharding)
     for at, tensor in enumerate(tensors):
         layer = jax.make_array_from_callback(
             shape[1:], of_layer, lambda index, tensor=tensor: tensor.read(index, dtype)
         )
-        stack = put(stack, layer, at)
+        stack = _put_layer(sharding)(stack, layer, at)
+        stack.block_until_ready()  # or the layers read ahead of the device pile up on the host
     return stack
+
+
+@cache
+def _put_layer(sharding: Sharding) -> Callable[..., jax.Array]:
+    """(stack, layer, index) -> stack, filled in place: one layer more than it, never two stacks."""
+    return jax.jit(
+        lambda stack, layer, at: stack.at[at].set(layer), donate_argnums=0, out_shardings=sharding
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax.errors import DataError
 from opengrok_jax.records import MaskedExample
 from opengrok_jax.tokenizer import RESPONSE
 
@@ -141,14 +141,7 @@ def fill(
       examples: of the split; each passed `check_examples`.
       row_tokens: T.
       normalize: "token" or "example".
-
-    Raises:
-      ConfigError: an unknown `normalize`.
     """
-    if normalize not in get_args(Normalize):
-        raise ConfigError(
-            f"normalize {normalize!r} is unknown; choose one of {list(get_args(Normalize))}"
-        )
     shape = (len(rows), row_tokens)
     tokens, segment_ids, positions, targets = (np.zeros(shape, np.int32) for _ in range(4))
     loss_weight, norm_weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -180,7 +173,7 @@ def data_order(
     Every epoch is a permutation of all rows; the epochs follow each other without a gap, so that a
     batch may end one and begin the next, and only the very last batch can have rows to spare.
 
-        4 rows, 3 in a batch, 2 epochs      2 0 3    1 | 3 0    2 1 -1
+        4 rows, 3 in a batch, 2 epochs, seed 0      0 2 1    3 | 3 2    1 0 -1
 
     Args:
       rows: R, how many there are.

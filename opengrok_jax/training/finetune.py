@@ -203,12 +203,11 @@ def run(
             state, host = restored
             standing = loop.Standing(**{k: v for k, v in host.items() if k != "settings"})
             say(f"going on from step {standing.step}")
-        elif init == settings.SCRATCH:
-            student = create_sharded(lambda: create(rngs=nnx.Rngs(seed)), devices)
-            state, standing = step.new_state(student, adamw, like), loop.Standing()
         else:
-            student = load_hf(
-                init, config, param_dtype, dtype=dtype, remat=cast(Any, remat), mesh=devices
+            student = (
+                create_sharded(lambda: create(rngs=nnx.Rngs(seed)), devices)
+                if init == settings.SCRATCH
+                else load_hf(init, config, param_dtype, dtype=dtype, mesh=devices)
             )
             state, standing = step.new_state(student, adamw, like), loop.Standing()
         standing = loop.train(

@@ -46,10 +46,11 @@ def cross_entropy(
       (sum of loss_weight * cross-entropy, sum of norm_weight): add up over microbatches, then
       divide once.
     """
-    hidden, targets, loss_weight, total = (
-        *gather(hidden, targets, loss_weight, capacity=capacity, groups=groups),
-        jnp.sum(norm_weight),
+    total = jnp.sum(norm_weight)
+    hidden, targets, loss_weight = gather(
+        hidden, targets, loss_weight, capacity=capacity, groups=groups
     )
+    capacity = hidden.shape[1]  # no more than there are positions
     chunks = -(-capacity // chunk)
     if chunks == 1:
         return _summed(logits, hidden, targets, loss_weight), total

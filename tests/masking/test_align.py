@@ -27,9 +27,9 @@ def test_the_drawing_of_token_scores():
 
 
 def test_the_drawing_of_first_word():
-    spans = np.array([[0, 1], [1, 4], [4, 6], [6, 7], [7, 12]])
+    spans = np.array([[0, 1], [1, 4], [4, 6], [6, 7], [7, 7], [7, 12]])
     starts, ends = np.array([0, 2, 7]), np.array([1, 6, 11])
-    assert align.first_word(spans, starts, ends).tolist() == [0, 1, 1, -1, 2]
+    assert align.first_word(spans, starts, ends).tolist() == [0, 1, 1, -1, 2, 2]
 
 
 @st.composite

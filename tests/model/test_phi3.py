@@ -18,6 +18,8 @@ from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.phi3 import Phi3, Remat
 from opengrok_jax.model.weights import load_hf
 
+QUICKLY: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # half the compile time
+
 CONFIG = Phi3Config.tiny(
     61,
     hidden_size=30,
@@ -40,11 +42,11 @@ def model() -> Phi3:
 
 
 def run(model: Phi3, *arrays: Any, rule: Rule = "none") -> np.ndarray:
-    """All logits, compiled."""
+    """All logits."""
     graph, state = nnx.split(model)
     arrays = tuple(None if a is None else jnp.asarray(a) for a in arrays)
     forward = jax.jit(lambda state, *arrays: nnx.merge(graph, state)(*arrays, rule=rule))
-    return np.asarray(forward(state, *arrays))
+    return np.asarray(forward.lower(state, *arrays).compile(QUICKLY)(state, *arrays))
 
 
 def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -58,7 +60,7 @@ def tokens_like(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 66},
+    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 60},
     "one key-value head": {"num_attention_heads": 7, "num_key_value_heads": 1},
     "partial rotary": {"partial_rotary_factor": 0.72, "rope_theta": 321.0},  # 10 of 14 channels
     "tied": {"tie_word_embeddings": True},
@@ -76,21 +78,21 @@ def test_logits_equal_transformers(
     assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
 
 
-@pytest.mark.parametrize("length", [11, 12, 29], ids="T={}".format)
-@pytest.mark.parametrize("more", [{}, {"factor": 7.0}, {"attention_factor": 1.7}], ids=str)
+@pytest.mark.parametrize(
+    ("length", "more"),
+    [(11, {}), (12, {}), (12, {"factor": 7.0}), (29, {"attention_factor": 1.7})],
+)
 def test_longrope_equals_transformers_below_and_beyond_the_original_context(
     length: int, more: dict[str, float], hf_folder: Any, hf_model: Any, hf_logits: Any,
     make_long_rope: Any,
 ) -> None:  # fmt: skip
-    if more and length != 12:
-        pytest.skip("the scaling does not depend on the length")
     theirs = hf_model(**make_long_rope(5, **more), partial_rotary_factor=0.72)
     tokens = tokens_like(2, length)
     ours = load_hf(hf_folder(theirs))
     assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
 
 
-@settings(max_examples=4, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     groups=st.integers(1, 3),
     per_group=st.integers(1, 3),
@@ -170,16 +172,14 @@ def test_padding_has_no_gradient(model: Phi3) -> None:
     segments = jnp.array([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
     graph, state = nnx.split(model)
 
-    @jax.jit
-    def gradient(state: Any, tokens: jax.Array) -> Any:
-        def loss(state: Any) -> jax.Array:
-            logits = nnx.merge(graph, state)(tokens, segments, None, segments > 0, "exclude")
-            return jnp.sum(jnp.where(segments[..., None] > 0, jnp.square(logits), 0.0))
+    def loss(state: Any, tokens: jax.Array) -> jax.Array:
+        logits = nnx.merge(graph, state)(tokens, segments, None, segments > 0, "exclude")
+        return jnp.sum(jnp.where(segments[..., None] > 0, jnp.square(logits), 0.0))
 
-        return jax.grad(loss)(state)
-
-    first = gradient(state, jnp.asarray(tokens_like(2, 5)))
-    changed = jnp.where(segments > 0, jnp.asarray(tokens_like(2, 5)), 60)
+    tokens = jnp.asarray(tokens_like(2, 5))
+    gradient = jax.jit(jax.grad(loss)).lower(state, tokens).compile(QUICKLY)
+    first = gradient(state, tokens)
+    changed = jnp.where(segments > 0, tokens, 60)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(gradient(state, changed)), strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())
@@ -195,7 +195,7 @@ def test_remat_saves_memory_and_changes_no_gradient() -> None:
         def loss(state: Any, graph: Any = graph) -> jax.Array:
             return jnp.sum(nnx.merge(graph, state).hidden(tokens, jnp.ones_like(tokens)) ** 3)
 
-        compiled = jax.jit(jax.grad(loss)).lower(state).compile()
+        compiled = jax.jit(jax.grad(loss)).lower(state).compile(QUICKLY)
         memory = compiled.memory_analysis()
         assert memory is not None
         results[remat] = (memory.temp_size_in_bytes, compiled(state))

@@ -93,7 +93,7 @@ def test_dtypes_of_loading_and_saving(saved: Path, tmp_path: Path) -> None:
     again = load_hf(tmp_path / "half")
     for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (half, again)), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(CheckpointError, match="cannot store dtype .*int8"):
+    with pytest.raises(CheckpointError, match=r"cannot store dtype .*int8"):
         save_hf(whole, CONFIG, tmp_path / "int", dtype=jnp.int8)
 
 

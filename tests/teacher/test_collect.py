@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,10 +64,8 @@ def from_api(server, asked, out, **changes):
 
 
 def states(out):
-    with sqlite3.connect(out / "journal.sqlite") as database:
-        rows = database.execute("SELECT key, state FROM attempt ORDER BY id").fetchall()
-    database.close()
-    return rows
+    with closing(sqlite3.connect(out / "journal.sqlite")) as database:
+        return database.execute("SELECT key, state FROM attempt ORDER BY id").fetchall()
 
 
 # ---- the whole way ----------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -105,12 +106,11 @@ def test_the_intent_is_on_disk_before_the_answer(path):
     with opened(path, HERE) as journal:
         journal.plan([a])
         number = journal.sent(a.key)
-        with sqlite3.connect(path) as other:  # what a process that survives us would see
+        with closing(sqlite3.connect(path)) as other:  # what a process that survives us would see
             assert other.execute("SELECT id, state FROM attempt").fetchall() == [(number, "sent")]
         journal.received(number, OK, wire.read(OK))
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other:
             assert other.execute("SELECT state, body FROM attempt").fetchall() == [("ok", OK.body)]
-        other.close()
 
 
 def test_it_is_durable(path):

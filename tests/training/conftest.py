@@ -1,0 +1,165 @@
+"""A tiny student, data that can be learnt, and a run that takes seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from opengrok_jax.masked_file import write_masked
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.records import MaskedExample
+from opengrok_jax.tokenizer import PROMPT, RESPONSE, TEMPLATE
+
+VOCAB = 61
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests and their child processes share compiled programs: most of the time is compiling."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    settings: dict[str, Any] = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+        del os.environ[name.upper()]
+
+
+def make_example(
+    number: int, *, length: int, response: int, split: str = "train", seed: int = 0
+) -> MaskedExample:
+    """Counts up from a random start: template, prompt and an answer of `response` tokens."""
+    rng = np.random.default_rng([seed, number])
+    tokens = ((rng.integers(0, VOCAB) + np.arange(length)) % VOCAB).astype(np.int32)
+    roles = np.full(length, PROMPT, np.int8)
+    roles[0], roles[length - response :] = TEMPLATE, RESPONSE
+    key_mask = rng.random(length) < 0.8
+    key_mask[0] = True
+    factor = np.zeros(length, np.float32)
+    return MaskedExample(
+        id=f"{number:016x}",
+        split=split,  # type: ignore[arg-type]
+        tokens=tokens,
+        roles=roles,
+        tfidf=factor,
+        pos=factor,
+        dep=factor,
+        random=factor,
+        keep_prob=factor,
+        key_mask=key_mask,
+    )
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[..., MaskedExample]:
+    return make_example
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[MaskedExample]:
+    """Thirty-five of 6 to 24 tokens with answers of 2 to 5; every seventh for validation."""
+    rng = np.random.default_rng(7)
+    return [
+        make_example(
+            i,
+            length=int(rng.integers(6, 25)),
+            response=int(rng.integers(2, 6)),
+            split="valid" if i % 7 == 0 else "train",
+        )
+        for i in range(35)
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Phi3Config:
+    """Two layers, grouped keys, a vocabulary of 64."""
+    return Phi3Config.tiny(
+        64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+
+
+@pytest.fixture(scope="session")
+def masked_file(examples: list[MaskedExample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("masked") / "masked.parquet"
+    write_masked(path, examples, {"tokenizer": "", "vocab_size": VOCAB})
+    return path
+
+
+@pytest.fixture
+def settings(masked_file: Path) -> dict[str, Any]:
+    """Arguments of `finetune.run`, without `out`: 16 steps, 4 evaluations."""
+    return {
+        "masked_file": masked_file,
+        "model": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+        },
+        "row_tokens": 48,
+        "rows_per_batch": 4,
+        "microbatches": 2,
+        "epochs": 6.0,
+        "max_steps": 16,
+        "learning_rate": 1e-2,
+        "eval_every": 4,
+        "patience": 3,
+        "save_every": 3,
+        "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+        "seed": 3,
+    }
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from opengrok_jax.training import finetune
+given = json.loads(sys.argv[1])
+given["masked_file"], given["out"] = Path(given["masked_file"]), Path(given["out"])
+print(json.dumps(finetune.run(**given)))
+"""
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `finetune.run(**given)` in a process of its own."""
+
+    def begin(given: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
+        body = json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in given.items()})
+        return subprocess.Popen(
+            [sys.executable, "-c", CHILD, body],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Callable[[Path], list[dict[str, Any]]]:
+    """The rows of out/metrics.jsonl."""
+    return lambda out: [json.loads(line) for line in (out / "metrics.jsonl").open()]
