@@ -4,7 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
+
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3
 
 # Prime or uneven sizes and unusual constants: a swapped axis or an ignored default shows.
 SMALL: dict[str, Any] = {
@@ -44,6 +51,23 @@ def small() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def make_long_rope() -> Callable[..., dict[str, Any]]:
     return long_rope
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[..., Phi3]:
+    """A Phi3 whose parameters NumPy draws: nothing compiles (the initialisers take seconds)."""
+
+    def make(config: Phi3Config, **options: Any) -> Phi3:
+        rng = np.random.default_rng(0)
+        create = lambda: Phi3(config, rngs=nnx.Rngs(0), **options)  # noqa: E731
+        graph, state = nnx.split(nnx.eval_shape(create))
+
+        def draw(leaf: Any) -> jax.Array:
+            return jnp.asarray(rng.normal(0.2, 0.3, leaf.shape), leaf.dtype)
+
+        return nnx.merge(graph, jax.tree.map(draw, state))
+
+    return make
 
 
 @pytest.fixture(scope="session")

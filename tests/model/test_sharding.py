@@ -98,7 +98,7 @@ def eight_devices(tmp_path_factory: pytest.TempPathFactory, repository: Path) ->
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
             "PYTHONPATH": str(repository),
         },
         capture_output=True,

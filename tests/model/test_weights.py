@@ -29,8 +29,8 @@ def weights_and_config(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Phi3:
-    return Phi3(CONFIG, rngs=nnx.Rngs(0))
+def model(random_model: Callable[..., Phi3]) -> Phi3:
+    return random_model(CONFIG)
 
 
 @pytest.fixture
@@ -163,10 +163,12 @@ def test_a_refused_write_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_stays_near_the_largest_tensor(tmp_path: Path) -> None:
+def test_memory_stays_near_the_largest_tensor(
+    random_model: Callable[..., Phi3], tmp_path: Path
+) -> None:
     """Host memory beside the parameters themselves, which XLA holds and tracemalloc cannot see."""
     config = Phi3Config.tiny(512, hidden_size=256, intermediate_size=512, num_hidden_layers=12)
-    model = Phi3(config, rngs=nnx.Rngs(0))
+    model = random_model(config)
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model)))
     largest = 2 * 512 * 256 * 4
     assert total > 25 * largest
