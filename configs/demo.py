@@ -55,6 +55,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "num_attention_heads": 4,
                 "num_key_value_heads": 4,
                 "max_position_embeddings": 512,
+                "initializer_range": 0.02,
             },
             "rule": "exclude",
             "row_tokens": 512,

@@ -57,5 +57,5 @@ def test_a_missing_truncated_or_foreign_file_is_one_line(tmp_path):
     with pytest.raises(DataError, match="not a readable Parquet file"):
         read_masked(path)
     pq.write_table(pa.table({"id": ["a"]}), path)
-    with pytest.raises(DataError, match="columns .*; expected"):
+    with pytest.raises(DataError, match=r"columns .*; expected"):
         read_masked(path)

@@ -62,10 +62,11 @@ def random_model() -> Callable[..., Phi3]:
         create = lambda: Phi3(config, rngs=nnx.Rngs(0), **options)  # noqa: E731
         graph, state = nnx.split(nnx.eval_shape(create))
 
-        def draw(leaf: Any) -> jax.Array:
-            return jnp.asarray(rng.normal(0.2, 0.3, leaf.shape), leaf.dtype)
+        def draw(path: Any, leaf: Any) -> jax.Array:
+            mean = float("norm" in jax.tree_util.keystr(path))
+            return jnp.asarray(rng.normal(mean, 0.3, leaf.shape), leaf.dtype)
 
-        return nnx.merge(graph, jax.tree.map(draw, state))
+        return nnx.merge(graph, jax.tree.map_with_path(draw, state))
 
     return make
 

@@ -151,15 +151,12 @@ def test_packed_equals_alone(rule: Rule, model: Phi3) -> None:
 
 def test_key_mask_rules_reach_every_layer(model: Phi3) -> None:
     """Token 2 is masked: `exclude` keeps it from all later tokens, `multiply` does not."""
-    tokens = tokens_like(1, 7)
-    other = tokens.copy()
-    other[0, 2] += 1 if tokens[0, 2] < 60 else -1
-    mask = np.arange(7)[None] != 2
-    ones = np.ones_like(tokens)
-    later = np.s_[0, 3:]
+    tokens = np.repeat(tokens_like(1, 7), 2, axis=0)
+    tokens[1, 2] += 1 if tokens[0, 2] < 60 else -1
+    mask = np.repeat(np.arange(7)[None] != 2, 2, axis=0)
+    rules: tuple[Rule, ...] = ("exclude", "multiply", "none")
     exclude, multiply, none = (
-        [run(model, t, ones, None, mask, rule=rule)[later] for t in (tokens, other)]
-        for rule in ("exclude", "multiply", "none")
+        run(model, tokens, np.ones_like(tokens), None, mask, rule=rule)[:, 3:] for rule in rules
     )
     assert_close(exclude[0], exclude[1], 1e-6)
     assert np.abs(multiply[0] - multiply[1]).max() > 1e-2
@@ -251,8 +248,9 @@ def test_errors(model: Phi3) -> None:
         model.hidden(row, row)
     with pytest.raises(ConfigError, match="needs a key_mask"):
         model.hidden(row[:, :5], row[:, :5], rule="multiply")
-    outside = model(jnp.array([[61]]), jnp.array([[1]]))
-    assert np.isnan(outside).all(), "an id outside the vocabulary must not pass for another"
+    assert np.isnan(run(model, np.array([[61]]), np.array([[1]]))).all(), (
+        "an id outside the vocabulary must not pass for another"
+    )
 
 
 def test_layers_run_in_one_scan(model: Phi3) -> None:

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,15 @@ from opengrok_jax.errors import CheckpointError
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import digests, load_student, save_student
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def forget_broken_reads():
+    """TensorStore's reads that a damaged file broke off complain when they are collected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from opengrok_jax.training.optimizer import B1, B2, EPS, decayed, make_optimizer
 
 def rates(steps, **given):
     rate = schedule(steps=steps, **given)
-    return [float(rate(n)) for n in range(steps)]
+    return np.array([rate(n) for n in range(steps)]).tolist()
 
 
 def test_schedule_is_the_drawing():
@@ -38,7 +40,7 @@ def test_one_update_is_adamw():
         "input_layernorm": {"weight": jnp.zeros((3, 2))},
     }
     optimizer = make_optimizer(rate=optax.constant_schedule(0.1), weight_decay=0.5, clip_norm=1.0)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    updates: Any = optimizer.update(grads, optimizer.init(params), params)[0]
     clipped = np.array([[0.6, -0.8]])
     m = (1 - B1) * clipped / (1 - B1)
     v = (1 - B2) * clipped**2 / (1 - B2)

@@ -7,6 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
+from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.training import batches, optimizer, step
@@ -55,7 +56,7 @@ class Bench:
         gradient = jax.tree.map(lambda b, a: b - np.array(a), self.params, state.params)
         return float(report.loss), float(report.grad_norm), gradient
 
-    def loss(self, rows, *, rule="exclude", normalize="token"):
+    def loss(self, rows, *, rule: Rule = "exclude", normalize="token"):
         evaluate = step.make_eval_step(self.graph, rule=rule, capacity=CAPACITY, groups=1)
         params = jax.tree.map(jnp.asarray, self.params)
         total, weight = evaluate(params, step.place(self.batch(rows, normalize), self.mesh))
@@ -141,7 +142,7 @@ def bfloat16_run(tiny, mesh, data):
         state = step.new_state(model, adamw, like)
         given = {"rule": "exclude", "capacity": packed.capacity(1), "groups": 1}
         update = step.make_train_step(graph, adamw, rate, like, **given)
-        reports = []
+        old, reports = state, []
         for index in range(3):
             old = state
             state, report = update(state, step.place(packed.batch(index), mesh, microbatches=1))

@@ -1,0 +1,123 @@
+"""The whole pipeline in real processes: once, twice, and killed again and again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from opengrok_jax import pipeline, storage
+from opengrok_jax.records import Score
+
+
+def command(repository: Path, run_dir: Path, *changes: str) -> list[str]:
+    config = str(repository / "configs" / "demo.py:smoke")
+    opengrok = [sys.executable, "-m", "opengrok_jax", "run", "--config", config]
+    return [*opengrok, f"--config.run_dir={run_dir}", *changes]
+
+
+def results(run_dir: Path) -> dict[str, bytes]:
+    """What must not depend on how often the run was killed."""
+    parts = {}
+    for path in sorted(run_dir.rglob("*")):
+        name = str(path.relative_to(run_dir))
+        inside = ("checkpoints" in name) or ("student/" in name and "config.json" not in name)
+        passing = ("log.jsonl", "lock", "made_of.json", storage.MANIFEST)
+        if path.is_file() and not inside and path.name not in passing and "journal" not in name:
+            parts[name] = path.read_bytes()
+    return parts
+
+
+@pytest.fixture(scope="module")
+def finished(repository, tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("smoke") / "run"
+    done = subprocess.run(
+        command(repository, run_dir), capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(run_dir / "report" / "report.html") in done.stderr
+    return run_dir
+
+
+@pytest.mark.timeout(300)
+def test_one_command_leads_from_prompts_to_a_report(finished):
+    rows = pipeline.status(finished)
+    assert all(row["done"] for row in rows)
+    counts = {row["stage"]: row["counts"] for row in rows}
+    assert counts["collect"]["ok"] == counts["plan-prompts"]["prompts"] == 63
+    assert counts["curate"]["kept"] + counts["curate"]["rejected"] == 63
+    assert counts["mask"]["examples"] == counts["curate"]["kept"]
+    scores = [Score(**s) for s in storage.read_json(finished / "evaluation/scores.json")["scores"]]
+    assert {s.task for s in scores} == {"sentiment", "emotion", "topic", "entities"}
+    assert all(0 <= s.low <= s.value <= s.high <= 1 for s in scores)
+    page = (finished / "report" / "report.html").read_text()
+    assert f"{scores[0].value:.3f}" in page
+
+
+@pytest.mark.timeout(300)
+def test_a_second_run_does_nothing_and_says_so(finished, repository):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    done = subprocess.run(
+        command(repository, finished), capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "nothing to do" in done.stderr
+    after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    assert {p for p in after if after[p] != before.get(p)} <= {finished / "lock"}
+
+
+@pytest.mark.timeout(300)
+def test_the_mask_is_the_formula_of_the_stored_factors(finished):
+    import numpy as np
+
+    from opengrok_jax.masked_file import read_masked
+
+    examples, made = read_masked(finished / "masking" / "masked.parquet")
+    hidden = 0
+    for row in examples:
+        total = made["alpha"] * row.tfidf.astype(np.float64) + made["beta"] * row.pos
+        total += made["gamma"] * row.dep + made["delta"] * row.random + made["bias"]
+        formula = 1 / (1 + np.exp(-total))
+        free = row.keep_prob < 1
+        np.testing.assert_allclose(row.keep_prob[free], formula[free], rtol=2e-6)
+        assert row.key_mask[~free].all()
+        assert row.key_mask[0]
+        hidden += int((~row.key_mask).sum())
+    assert hidden
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_any_stage_the_same_command_ends_the_same(finished, repository, tmp_path):
+    run_dir = tmp_path / "run"
+    chance = random.Random(5)
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            command(repository, run_dir),
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + chance.uniform(3, 25)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            assert process.stderr is not None
+            assert process.returncode == 0, process.stderr.read().decode()
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        assert kills < 60
+    assert kills >= 3
+    expected, found = results(finished), results(run_dir)
+    assert found.keys() == expected.keys()
+    config = json.loads(expected.pop("config.json")), json.loads(found.pop("config.json"))
+    assert config[0] | {"run_dir": ""} == config[1] | {"run_dir": ""}
+    for name, content in expected.items():
+        assert found[name] == content, name
+    assert (run_dir / "training/student").is_dir()

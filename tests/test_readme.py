@@ -1,0 +1,112 @@
+"""The README is kept true: its paths exist, its commands run."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from opengrok_jax import pipeline
+
+
+@pytest.fixture(scope="module")
+def readme(repository) -> str:
+    return (repository / "README.md").read_text()
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+def test_the_first_screen_has_the_two_commands_and_a_picture(readme):
+    screen = "\n".join(readme.splitlines()[:30])
+    for wanted in ("bash scripts/demo.sh", "bash scripts/test.sh", "![", "docs/report.png"):
+        assert wanted in screen
+
+
+def test_every_path_exists(readme, repository):
+    mentioned = set(
+        re.findall(r"[`( ]((?:configs|scripts|tests|docs|opengrok_jax)/[\w./-]*)", readme)
+    )
+    assert len(mentioned) > 8
+    for path in mentioned:
+        assert (repository / path.rstrip(".")).exists(), path
+
+
+def test_the_drawn_tree_is_the_tree(readme, repository):
+    tree = readme.split("## Where to look in the code")[1].split("```")[1]
+    package = tree.split("opengrok_jax/")[1].split("\nconfigs/")[0]
+    drawn = set(re.findall(r"([\w]+/)", package)) | set(re.findall(r"(\w+\.py)", package))
+    rooms = {p.name + "/" for p in (repository / "opengrok_jax").iterdir() if p.is_dir()}
+    assert rooms - {"__pycache__/"} <= drawn
+    assert all((repository / "opengrok_jax" / name).exists() for name in drawn)
+
+
+def test_the_drawn_run_folder_is_the_pipelines(readme):
+    tree = readme.split("## The run folder")[1].split("```")[1]
+    for stage in pipeline.STAGES:
+        line = next(x for x in tree.splitlines() if x.strip().startswith(f"{stage.folder}/"))
+        assert set(re.findall(r"[\w.]+\.(?:jsonl|parquet|html)", line)) - {"metrics.jsonl"} <= {
+            *stage.writes,
+            "journal.sqlite",
+        }
+        assert f"`{stage.verb}`" in readme or f"opengrok {stage.verb}" in readme
+
+
+def test_every_opengrok_command_runs(readme, repository, tmp_path):
+    for name in ("configs", "opengrok_jax"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / "my").mkdir()
+    rows = [{"text": f"post {n}", "label": label} for n, label in enumerate(["joy", "anger"] * 4)]
+    for split in ("train", "test"):
+        (tmp_path / "my" / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = [c for c in commands(readme) if c.startswith("opengrok")]
+    assert len(found) >= 3
+    for command in found:
+        words = shlex.split(command)[1:]
+        words += [] if "--dry-run" in words else ["--dry-run"]
+        done = subprocess.run(
+            [sys.executable, "-m", "opengrok_jax", *words],
+            cwd=tmp_path,
+            env={**os.environ, "TEACHER_KEY": "x"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert "would" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["demo.sh", "test.sh", "setup.sh"])
+def test_the_scripts_are_valid_bash(repository, script):
+    subprocess.run(["bash", "-n", str(repository / "scripts" / script)], check=True)
+
+
+def test_ci_runs_the_readmes_test_command(repository):
+    assert "bash scripts/test.sh" in (repository / ".ci" / "run").read_text()
+
+
+def test_no_figure_stands_without_its_command(readme):
+    """Speed and scores in the README need the command, hardware and date beside them."""
+    for paragraph in readme.split("\n\n"):
+        if re.search(r"\d+(\.\d+)? (seconds|minutes|tokens/s|%)(?! of)", paragraph):
+            assert re.search(r"20\d\d-\d\d-\d\d", paragraph), paragraph
+
+
+def test_nothing_of_a_workplace_is_committed(repository):
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    barred = re.compile(r"/(?:work|root)/|pypi\.org|files\.pythonhosted")
+    for name in listed.stdout.split():
+        path = repository / name
+        text = path.suffix in (".py", ".md", ".sh", ".toml", ".txt", ".j2", ".cfg")
+        if text and path.exists() and path.name not in ("LICENSE", "test_readme.py"):
+            assert not barred.search(path.read_text()), name

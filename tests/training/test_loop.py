@@ -1,0 +1,152 @@
+"""The loop alone: updates and evaluations are played from lists, checkpoints are real."""
+
+import contextlib
+import json
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from opengrok_jax.errors import TrainingError
+from opengrok_jax.training import batches
+from opengrok_jax.training.checkpoints import Checkpoints
+from opengrok_jax.training.finetune import _termination
+from opengrok_jax.training.loop import Standing, rewind, train
+from opengrok_jax.training.step import StepReport, TrainState
+
+
+@pytest.fixture
+def data(examples):
+    """Ten steps of one row with one example."""
+    order = np.arange(10, dtype=np.int32)[:, None]
+    rows = [[i] for i in range(10)]
+    return batches.Packed(
+        examples=examples, rows=rows, order=order, row_tokens=32, normalize="token"
+    )
+
+
+@pytest.fixture
+def play(data, tmp_path):
+    """Runs the loop in tmp_path from its newest checkpoint; `losses` and `valid` by step."""
+
+    def run(
+        losses=(1.0,) * 10, valid=None, norms=(1.0,) * 10, asked_to_end=lambda: False, **changes
+    ):
+        def update(state, batch):
+            index = int(state.step)
+            np.testing.assert_array_equal(batch.tokens, data.batch(index).tokens)
+            report = StepReport(*map(jnp.asarray, (losses[index], norms[index], 0.5)))
+            return TrainState(state.step + 1, state.params, state.opt_state), report
+
+        def evaluate(params):
+            return (valid or {})[len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) + 1]
+
+        given = {"eval_every": 2, "patience": 0, "min_improvement": 0.0, "save_every": 3} | changes
+        zero = TrainState(jnp.int32(0), {"w": jnp.ones(3)}, {"m": jnp.zeros(3)})
+        with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+            found = checkpoints.restore(zero, lambda host: None)
+            state, standing = zero, Standing()
+            if found:
+                state, host = found
+                standing = Standing(**{k: v for k, v in host.items() if k != "settings"})
+            return train(
+                state,
+                standing,
+                data=data,
+                place=lambda batch: batch,
+                update=update,
+                evaluate=evaluate if valid else None,
+                checkpoints=checkpoints,
+                metrics=tmp_path / "metrics.jsonl",
+                settings={"seed": 1},
+                asked_to_end=asked_to_end,
+                **given,
+            )
+
+    return run
+
+
+def test_rows_of_the_metrics(play, tmp_path, metrics):
+    standing = play(losses=np.arange(10.0), valid={2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 10: 4.0})
+    assert standing == Standing(step=10, best_step=4, best_valid_loss=4.0, misses=3)
+    assert metrics(tmp_path) == [
+        {
+            "step": n,
+            "train_loss": n - 1.0,
+            "learning_rate": 0.5,
+            "grad_norm": 1.0,
+            "valid_loss": {2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 10: 4.0}.get(n),
+        }
+        for n in range(1, 11)
+    ]
+    assert sorted(p.name for p in (tmp_path / "checkpoints" / "last").iterdir()) == ["10", "9"]
+
+
+def test_patience_counts_evaluations_without_enough_improvement(play, tmp_path, metrics):
+    valid = {2: 5.0, 4: 4.0, 6: 3.95, 8: 4.5, 10: 1.0}
+    standing = play(valid=valid, patience=2, min_improvement=0.1)
+    assert standing == Standing(step=8, best_step=4, best_valid_loss=4.0, misses=2)
+    assert len(metrics(tmp_path)) == 8
+    again = play(valid=valid, patience=2, min_improvement=0.1)  # nothing is left to do
+    assert again == standing
+    assert len(metrics(tmp_path)) == 8
+
+
+def test_without_evaluations_the_last_state_is_the_best(play, tmp_path):
+    assert play(eval_every=0) == Standing(step=10, best_step=10)
+    assert [p.name for p in (tmp_path / "checkpoints" / "best").iterdir()] == ["10"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["losses", "norms"])
+def test_a_number_that_is_not_finite_ends_it(play, data, tmp_path, metrics, bad, where):
+    numbers = [1.0] * 10
+    numbers[7] = bad
+    with pytest.raises(TrainingError, match=f"step 8: .*{data.examples[7].id}"):
+        play(**{where: numbers})
+    assert len(metrics(tmp_path)) == 7  # no row that is not JSON
+    assert play().step == 10  # from the kept checkpoint, step 6, with numbers that are finite
+
+
+def test_a_validation_loss_that_is_not_finite_ends_it(play):
+    with pytest.raises(TrainingError, match="step 4: validation loss nan"):
+        play(valid={2: 5.0, 4: float("nan")})
+
+
+def test_sigterm_keeps_the_state(play, tmp_path, metrics):
+    losses = np.arange(10.0)
+
+    asked = 0
+    before = signal.getsignal(signal.SIGTERM)
+    with _termination() as came:
+
+        def at_the_fifth():
+            nonlocal asked
+            asked += 1
+            if asked == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return came()
+
+        with pytest.raises(SystemExit) as caught:
+            play(losses=losses, asked_to_end=at_the_fifth)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert len(metrics(tmp_path)) == 5
+    assert (tmp_path / "checkpoints" / "last" / "5").is_dir()
+    assert play(losses=losses).step == 10
+    assert [row["train_loss"] for row in metrics(tmp_path)] == losses.tolist()
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n"])
+def test_rewind(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    rewind(path, 0)
+    assert path.read_text() == ""
+    lines = [json.dumps({"step": n}) + "\n" for n in (1, 2)]
+    path.write_text("".join(lines) + torn)
+    rewind(path, 4)
+    assert path.read_text() == "".join(lines)
+    rewind(path, 1)
+    assert path.read_text() == lines[0]
