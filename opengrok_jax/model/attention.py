@@ -98,8 +98,8 @@ def attention(
     batch, tokens, heads, width = q.shape
     grouped = q.reshape(batch, tokens, k.shape[2], heads // k.shape[2], width)
     scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
-    # A finite floor, not -inf: a row without a visible key would be NaN, in the gradient even
-    # after it has been replaced.
+    # A finite floor, not -inf, by which a row without a visible key would be NaN on its way to 0
+    # (and jax_debug_nans, which is for finding real ones, would stop there).
     scores = jnp.where(visible, scores * width**-0.5, jnp.finfo(jnp.float32).min)
     weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
     mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v, preferred_element_type=jnp.float32)

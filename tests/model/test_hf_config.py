@@ -139,6 +139,7 @@ def test_an_unchanged_config_is_written_byte_for_byte(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     config = Phi3Config.from_hf_json(tmp_path)
     assert hf_config.write(config, "bfloat16") == text
+    assert json.loads(hf_config.write(config, "float32"))["torch_dtype"] == "float32"
     # A config built by hand says the same without a text of its own.
     assert replace(config, hf_text=None) == config
 
