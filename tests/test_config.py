@@ -32,13 +32,19 @@ def test_variant_and_overrides(file):
             "--config.name=5",
         ],
     )
-    training = loaded.training
-    assert training.deep.er == "smoke"
-    assert (training.rate, type(training.rate)) == (1.0, float)
-    assert training.flag is False
-    assert training.tasks == ("y", "z")
-    assert training.none == 7
-    assert loaded.name == "5"
+    plain = loaded.to_dict()
+    assert plain == {
+        "name": "5",
+        "training": {
+            "rate": 1.0,
+            "steps": 5,
+            "none": 7,
+            "tasks": ("y", "z"),
+            "flag": False,
+            "deep": {"er": "smoke"},
+        },
+    }
+    assert type(plain["training"]["rate"]) is float
 
 
 @pytest.mark.parametrize(

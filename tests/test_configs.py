@@ -3,7 +3,6 @@
 import inspect
 
 import pytest
-from ml_collections import ConfigDict
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
@@ -53,10 +52,9 @@ def test_the_demo_asks_with_the_words_of_the_evaluation(repository):
 
     for name in ("sentiment", "emotion", "topic", "entities"):
         assert tasks.make_task(name, {}).instruction == getattr(templates, name.upper())
-    tweeteval = config_module.load(str(repository / "configs" / "tweeteval.py"))
-    settings = tweeteval.evaluation.tasks.emotion
-    assert isinstance(settings, ConfigDict)
-    assert settings.instruction == tweeteval.prompts.instruction
+    plain = config_module.load(str(repository / "configs" / "tweeteval.py")).to_dict()
+    settings = plain["evaluation"]["tasks"]["emotion"]
+    assert settings["instruction"] == plain["prompts"]["instruction"]
 
 
 def test_the_recorded_teacher_knows_the_demos_plan(repository, tmp_path):

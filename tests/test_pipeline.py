@@ -10,11 +10,8 @@ from opengrok_jax.errors import ConfigError, RunFolderError
 
 @pytest.fixture
 def config(repository, tmp_path) -> ConfigDict:
-    loaded = config_module.load(str(repository / "configs" / "demo.py:smoke"))
-    with loaded.unlocked():
-        loaded.run_dir = str(tmp_path / "run")
-        loaded.prompts.count = 9
-    return loaded
+    changes = [f"--config.run_dir={tmp_path / 'run'}", "--config.prompts.count=9"]
+    return config_module.load(str(repository / "configs" / "demo.py:smoke"), changes)
 
 
 def contents(folder):
@@ -59,7 +56,7 @@ def test_a_stage_needs_the_ones_before_it(config):
 def test_a_changed_setting_is_refused_until_redone(config, tmp_path):
     pipeline.run(config, only="plan-prompts")
     with config.unlocked():
-        config.prompts.seed = 1
+        config.update({"prompts": {"seed": 1}})
     with pytest.raises(RunFolderError, match=r"prompts\.seed was 0, now 1"):
         pipeline.run(config, only="plan-prompts")
     first = (tmp_path / "run" / "prompts" / "prompts.jsonl").read_bytes()
@@ -70,7 +67,7 @@ def test_a_changed_setting_is_refused_until_redone(config, tmp_path):
 def test_settings_of_a_stage_not_begun_may_change(config):
     pipeline.run(config, only="plan-prompts")
     with config.unlocked():
-        config.curation.min_words = 5
+        config.update({"curation": {"min_words": 5}})
     assert pipeline.run(config, only="plan-prompts") is False
 
 
@@ -106,7 +103,7 @@ def test_a_dry_run_leaves_no_trace(config, tmp_path, capsys):
 
 def test_an_unknown_key_is_refused_before_any_work(config, tmp_path):
     with config.unlocked():
-        config.evaluation.limmit = 3
+        config.update({"evaluation": {"limmit": 3}})
     with pytest.raises(ConfigError, match=r"did you mean evaluation\.limit"):
         pipeline.run(config)
     assert not (tmp_path / "run").exists()

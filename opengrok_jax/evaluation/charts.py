@@ -75,7 +75,7 @@ def loss_curves(
       stopped_early: whether training ended because validation no longer improved.
     """
     figure, axes = _figure(7.2, 3.2)
-    axes.plot(steps, train, color=FAINT, linewidth=1)
+    axes.plot(steps, train, color=FAINT, linewidth=0.8, alpha=0.7)
     if steps:
         axes.annotate(
             "training", (steps[-1], train[-1]), xytext=(4, 0), textcoords="offset points",
@@ -93,10 +93,10 @@ def loss_curves(
             axes.plot([best_step], [best], "o", color=ORANGE, markersize=9, zorder=5)
             axes.annotate(
                 f"kept: step {best_step}, loss {best:.2f}",
-                (best_step, best), xytext=(0, -18), textcoords="offset points",
+                (best_step, best), xytext=(0, 12), textcoords="offset points",
                 color=ORANGE, ha="center",
             )  # fmt: skip
-            axes.margins(y=0.18)
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("step" + (", stopped early" if stopped_early else ""), color=INK)
     axes.set_ylabel("loss per response token (nats)", color=INK)
     return _svg(figure, f"Loss curves; the parameters of step {best_step} were kept.")

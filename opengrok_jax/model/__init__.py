@@ -8,6 +8,8 @@
     sharding.py    logical axes -> mesh axes (data, fsdp, tensor)
     tensorfile.py  the safetensors container: read slices, write tensor by tensor
     weights.py     HF folder -> Phi3 -> HF folder
+    student.py     the folder a student lives in between rooms 6 and 7
+    generate.py    greedy continuation of prompts
 
 Axis letters, the same in every signature of rooms 5-7:
 

@@ -6,7 +6,8 @@
     step.py         one jitted update over a mesh, microbatches accumulated, divided once
     checkpoints.py  Orbax: the newest states and the best parameters, checked when read back
     settings.py     what may be asked of a fine-tuning, checked before any work
-    finetune.py     the loop: train, evaluate, stop early, resume exactly
+    loop.py         update, evaluate, note, keep, stop early or on SIGTERM
+    finetune.py     `run`: data, model and loop put together; the same call resumes exactly
 
 Letters as in `model/__init__.py`, and besides
 

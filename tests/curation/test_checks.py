@@ -1,10 +1,10 @@
 import pytest
-from curation_rows import prompt, response
 
 from opengrok_jax.curation import checks
 from opengrok_jax.curation.checks import CHECKS, PROSE, Reason, Settings, judge
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.prompts.templates import INTENTS
+from tests.curation.curation_rows import prompt, response
 
 FINE = "People are glad about the free buses, though some wonder who will pay for them."
 

@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from curation_rows import prompt, response
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from opengrok_jax.curation import curate
 from opengrok_jax.curation.curate import split
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.records import Example, Prompt, Response, prompt_id
+from tests.curation.curation_rows import prompt, response
 
 TEXTS = [
     "The free buses please nearly everybody, though two posts ask who pays.",

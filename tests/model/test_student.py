@@ -50,10 +50,7 @@ def test_comes_back_bit_by_bit(saved, model, config):
     loaded, loaded_config = load_student(saved)
     assert loaded_config == config
     jax.tree.map(np.testing.assert_array_equal, parameters(loaded), parameters(model))
-    tokens = jnp.asarray([[3, 1, 4, 1, 5]], jnp.int32)
-    np.testing.assert_array_equal(
-        loaded(tokens, jnp.ones_like(tokens)), model(tokens, jnp.ones_like(tokens))
-    )
+    assert nnx.graphdef(loaded) == nnx.graphdef(model)
     assert sorted(p.name for p in saved.parent.iterdir()) == ["student"]
 
 

@@ -2,7 +2,6 @@ import asyncio
 import json
 
 import pytest
-from fault_server import prompts
 
 from opengrok_jax import records, storage
 from opengrok_jax.errors import DataError
@@ -10,6 +9,7 @@ from opengrok_jax.teacher import answers, wire
 from opengrok_jax.teacher.answers import BookTransport, Recording
 from opengrok_jax.teacher.client import Client, Secret
 from opengrok_jax.teacher.wire import Kind
+from tests.teacher.fault_server import prompts
 
 
 def row(prompt, response="fine", finish="stop"):

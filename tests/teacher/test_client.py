@@ -3,13 +3,13 @@ import logging
 
 import httpx
 import pytest
-from fault_server import Act, completion, serving
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.teacher import client as client_module
 from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.client import MASK, Client, Secret, endpoint, secret_from
 from opengrok_jax.teacher.wire import Kind
+from tests.teacher.fault_server import Act, completion, serving
 
 KEY = "sk-test-0123456789abcdef"
 

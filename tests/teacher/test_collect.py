@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_server import Act, completion, echo, prompts, serving
 
 from opengrok_jax import records, storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherError
 from opengrok_jax.records import Response
 from opengrok_jax.teacher import collect
+from tests.teacher.fault_server import Act, completion, echo, prompts, serving
 
 KEY = "sk-test-0123456789abcdef"
 

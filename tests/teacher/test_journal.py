@@ -3,13 +3,13 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from fault_server import completion, prompts
 
 from opengrok_jax.errors import DataError, RunFolderError, StorageError
 from opengrok_jax.teacher import journal as journal_module
 from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.journal import Counts, opened
 from opengrok_jax.teacher.wire import Reply
+from tests.teacher.fault_server import completion, prompts
 
 HERE = "http://127.0.0.1:1/v1"
 OK = Reply(status=200, body=completion("yes"), headers={"date": "now"}, received_at=5.0)

@@ -3,13 +3,13 @@ import random
 import time
 
 import pytest
-from fault_server import Act, echo, prompts, serving
 
 from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.client import Client, Secret
 from opengrok_jax.teacher.journal import NAME, opened
 from opengrok_jax.teacher.sending import Patience, ask_all
 from opengrok_jax.teacher.wire import Kind, Outcome
+from tests.teacher.fault_server import Act, echo, prompts, serving
 
 QUICK = Patience(attempts=3, first_wait_sec=0.01, first_rate_wait_sec=0.01, longest_wait_sec=0.05)
 

@@ -2,12 +2,12 @@ import hashlib
 import json
 
 import pytest
-from fault_server import completion, prompts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.wire import Kind, Reply
+from tests.teacher.fault_server import completion, prompts
 
 
 def outcome(status, body, **headers):

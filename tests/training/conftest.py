@@ -162,4 +162,4 @@ def start() -> Callable[..., subprocess.Popen[str]]:
 @pytest.fixture(scope="session")
 def metrics() -> Callable[[Path], list[dict[str, Any]]]:
     """The rows of out/metrics.jsonl."""
-    return lambda out: [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    return lambda out: list(map(json.loads, (out / "metrics.jsonl").read_text().splitlines()))

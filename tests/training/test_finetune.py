@@ -142,18 +142,15 @@ def test_another_run_is_refused(settings, finished):
 
 
 def test_weights_of_a_checkpoint_are_where_it_begins(settings, examples, tmp_path, metrics, capsys):
-    config = Phi3Config.tiny(64, **settings["model"] | {"rms_norm_eps": 1e-3})
+    config = Phi3Config.tiny(64, **settings["model"] | {"max_position_embeddings": 48})
     model = Phi3(config, rngs=nnx.Rngs(11))
     save_hf(model, config, tmp_path / "hf")
-    given = settings | {"init": str(tmp_path / "hf"), "rows_per_batch": 22, "max_steps": 1}
-    summary = finetune.run(out=tmp_path / "out", **given | {"eval_every": 0})
-    first = metrics(tmp_path / "out")[0]
-    data = [e for e in examples if e.split == "train"]
-    assert summary["rows"] == 11  # the batch holds every example twice
-    assert first["train_loss"] == pytest.approx(mean_token_loss(model, data), rel=1e-5)
-    assert load_student(tmp_path / "out" / "student")[1].rms_norm_eps == 1e-3
+    given = settings | {"init": str(tmp_path / "hf"), "max_steps": 1, "learning_rate": 1e-9}
+    finetune.run(out=tmp_path / "out", **given)
+    expected = mean_token_loss(model, [e for e in examples if e.split == "valid"])
+    assert metrics(tmp_path / "out")[0]["valid_loss"] == pytest.approx(expected, rel=1e-5)
+    assert load_student(tmp_path / "out" / "student")[1].max_position_embeddings == 48
     assert "`model` is for init 'scratch'" in capsys.readouterr().err
-    assert summary["best_valid_loss"] is None
 
 
 def test_nothing_is_begun_with_a_wrong_value(settings, tmp_path):
@@ -184,9 +181,10 @@ out, meshes, moved = Path(given.pop("out")), given.pop("meshes"), given.pop("mov
 given["masked_file"] = Path(given["masked_file"])
 for number, mesh in enumerate(meshes):
     finetune.run(**given, out=out / str(number), mesh=mesh)
-shutil.copytree(out / "0", out / "moved")
-shutil.rmtree(out / "moved" / "checkpoints" / "last" / "4")
-finetune.run(**given, out=out / "moved", mesh=moved)
+for number, mesh in enumerate(moved):
+    shutil.copytree(out / "0", out / f"moved {number}")
+    shutil.rmtree(out / f"moved {number}" / "checkpoints" / "last" / "4")
+    finetune.run(**given, out=out / f"moved {number}", mesh=mesh)
 """
 
 
@@ -197,10 +195,10 @@ def mesh(data, fsdp, tensor):
 @pytest.mark.parametrize(
     ("meshes", "moved"),
     [
-        ([mesh(2, 2, 2)], mesh(8, 1, 1)),
+        ([mesh(2, 2, 2)], []),
         pytest.param(
             [mesh(8, 1, 1), mesh(1, 8, 1), mesh(1, 4, 2), mesh(4, 1, 2)],
-            mesh(1, 4, 2),
+            [mesh(2, 2, 2), mesh(1, 4, 2)],
             marks=pytest.mark.slow,
         ),
     ],
@@ -221,8 +219,9 @@ def test_eight_devices_compute_what_one_does(settings, tmp_path, metrics, meshes
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("going on from step 2") == 1
-    for name in [*map(str, range(len(meshes))), "moved"]:
+    assert done.stderr.count("going on from step 2") == len(moved)
+    names = [*map(str, range(len(meshes))), *(f"moved {n}" for n in range(len(moved)))]
+    for name in names:
         for found, expected in zip(
             metrics(tmp_path / name), metrics(tmp_path / "one"), strict=True
         ):
