@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,10 @@ def test_axes_that_are_too_small_are_named(tmp_path):
     (tmp_path / "posts.jsonl").write_text(
         '{"topic":"tea","event":"kettle","platform":"X","hardness":"plain","text":"hot"}\n'
     )
-    files = {"axes_file": str(tmp_path / "axes.json"), "posts_file": str(tmp_path / "posts.jsonl")}
+    files: Any = {
+        "axes_file": str(tmp_path / "axes.json"),
+        "posts_file": str(tmp_path / "posts.jsonl"),
+    }
     assert plan.run(out=tmp_path, count=9, **files)["prompts"] == 9
     with pytest.raises(
         ConfigError, match=r"the axes gave .* different prompts, 200 were asked for"
