@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from opengrok_jax.errors import ConfigError
@@ -148,17 +146,6 @@ class Phi3Config:
             "pad_token_id": None,
         }
         return cls(vocab_size=vocab_size, **(sizes | changes))
-
-    @classmethod
-    def from_hf_json(cls, source: str | Path | Mapping[str, Any]) -> Phi3Config:
-        """The config of a HF checkpoint: a config.json, its folder, or its contents.
-
-        Raises ConfigError for another architecture and for every field that this model would have
-        to ignore.
-        """
-        from opengrok_jax.model.hf_config import read  # it builds on this class
-
-        return read(source)
 
 
 def require(condition: bool, message: str) -> None:

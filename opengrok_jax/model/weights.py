@@ -66,7 +66,7 @@ def load_hf(
     calls for, and ConfigError for a config that is not implemented.
     """
     folder = Path(folder)
-    config = Phi3Config.from_hf_json(folder) if config is None else config
+    config = hf_config.read(folder) if config is None else config
     abstract = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
     parameters = nnx.to_flat_state(nnx.state(abstract, nnx.Param))
     stored = read_folder(folder)

@@ -65,13 +65,13 @@ PHI4_MINI: dict[str, Any] = MINI | {
 
 
 def test_phi_3_mini() -> None:
-    config = Phi3Config.from_hf_json(MINI)
+    config = hf_config.read(MINI)
     assert config == Phi3Config(sliding_window=2047)
     assert (config.head_dim, config.rotary_dim) == (96, 96)
 
 
 def test_phi_4_mini_shape_and_both_spellings_of_rope() -> None:
-    old = Phi3Config.from_hf_json(PHI4_MINI)
+    old = hf_config.read(PHI4_MINI)
     assert (old.head_dim, old.rotary_dim) == (128, 72)
     assert old.eos_token_id == (200020, 199999)
     assert old.rope_scaling == LongRope(
@@ -81,11 +81,11 @@ def test_phi_4_mini_shape_and_both_spellings_of_rope() -> None:
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.5625, **FACTORS}
     rope["original_max_position_embeddings"] = 4096
     new = {k: v for k, v in PHI4_MINI.items() if k not in moved} | {"rope_parameters": rope}
-    assert Phi3Config.from_hf_json(new) == old
+    assert hf_config.read(new) == old
 
 
 def test_absent_fields_take_the_defaults_of_hf() -> None:
-    config = Phi3Config.from_hf_json({"model_type": "phi3", "num_attention_heads": 16})
+    config = hf_config.read({"model_type": "phi3", "num_attention_heads": 16})
     assert config == Phi3Config(num_attention_heads=16, num_key_value_heads=16)
 
 
@@ -122,22 +122,22 @@ def test_absent_fields_take_the_defaults_of_hf() -> None:
 )
 def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Phi3Config.from_hf_json(MINI | changes)
+        hf_config.read(MINI | changes)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"model_type": "llama"}'])
 def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=str(tmp_path)):
-        Phi3Config.from_hf_json(tmp_path)
+        hf_config.read(tmp_path)
     with pytest.raises(ConfigError, match="give a folder with a HF config"):
-        Phi3Config.from_hf_json(tmp_path / "absent")
+        hf_config.read(tmp_path / "absent")
 
 
 def test_an_unchanged_config_is_written_byte_for_byte(tmp_path: Path) -> None:
     text = json.dumps(PHI4_MINI, indent=3) + "\n\n"
     (tmp_path / "config.json").write_text(text)
-    config = Phi3Config.from_hf_json(tmp_path)
+    config = hf_config.read(tmp_path)
     assert hf_config.write(config, "bfloat16") == text
     assert json.loads(hf_config.write(config, "float32"))["torch_dtype"] == "float32"
     # A config built by hand says the same without a text of its own.
@@ -147,9 +147,9 @@ def test_an_unchanged_config_is_written_byte_for_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize("raw", [MINI, PHI4_MINI], ids=["mini", "phi4-mini"])
 def test_a_changed_config_is_written_with_its_changes(raw: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(raw))
-    config = replace(Phi3Config.from_hf_json(tmp_path), num_hidden_layers=5, rope_theta=5e5)
+    config = replace(hf_config.read(tmp_path), num_hidden_layers=5, rope_theta=5e5)
     written = json.loads(hf_config.write(config, "float32"))
-    assert Phi3Config.from_hf_json(written) == config
+    assert hf_config.read(written) == config
     assert written["torch_dtype"] == "float32"
     assert written["_name_or_path"] == "Phi-3-mini-4k-instruct"
 
@@ -160,8 +160,8 @@ def test_transformers_reads_what_we_write(
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     rope = make_long_rope(pairs, factor=3.0) if pairs else {}
-    config = Phi3Config.from_hf_json({**small, **rope, "model_type": "phi3", "rope_theta": 77.0})
+    config = hf_config.read({**small, **rope, "model_type": "phi3", "rope_theta": 77.0})
     (tmp_path / "config.json").write_text(hf_config.write(config, "float32"))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-    assert Phi3Config.from_hf_json(theirs.to_dict()) == config
+    assert hf_config.read(theirs.to_dict()) == config
     assert theirs.rope_parameters["rope_theta"] == 77.0

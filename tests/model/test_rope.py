@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.rope import (
     apply_rope,
@@ -110,7 +111,7 @@ def test_frequencies_and_scaling_equal_transformers(more: dict[str, float]) -> N
         "pad_token_id": 0,
         "rope_scaling": {"type": "longrope", **factors, **more},
     }
-    ours = Phi3Config.from_hf_json({**raw, "model_type": "phi3"})
+    ours = hf_config.read({**raw, "model_type": "phi3"})
     theirs = transformers.Phi3Config(**raw)
     for length, long in [(4, False), (5, True)]:
         frequencies, scaling = ROPE_INIT_FUNCTIONS["longrope"](theirs, "cpu", seq_len=length)

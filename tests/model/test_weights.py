@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from opengrok_jax.errors import CheckpointError, StorageError
+from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.tensorfile import read_header, write_file
@@ -56,7 +57,7 @@ def test_round_trip_is_byte_identical(
     theirs = hf_model(tie_word_embeddings=tied)
     limit = 7000 if shards else 10**9  # small enough for a tensor above it
     folder = hf_folder(theirs.bfloat16() if half else theirs, max_shard_size=limit)
-    config = Phi3Config.from_hf_json(folder)
+    config = hf_config.read(folder)
     save_hf(load_hf(folder), config, tmp_path / "back", max_shard_bytes=limit)
     before, after = weights_and_config(folder), weights_and_config(tmp_path / "back")
     assert set(before) == set(after)
@@ -69,7 +70,7 @@ def test_transformers_loads_a_changed_export(
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     folder = hf_folder(hf_model(**make_long_rope(7)))
-    config = replace(Phi3Config.from_hf_json(folder), sliding_window=6)
+    config = replace(hf_config.read(folder), sliding_window=6)
     ours = load_hf(folder, config)
     ours.norm.weight[...] = ours.norm.weight[...] * 2
     save_hf(ours, config, tmp_path / "out")
