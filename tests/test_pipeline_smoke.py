@@ -26,7 +26,7 @@ def results(run_dir: Path) -> dict[str, bytes]:
     parts = {}
     for path in sorted(run_dir.rglob("*")):
         name = str(path.relative_to(run_dir))
-        inside = ("checkpoints" in name) or ("student/" in name and "config.json" not in name)
+        inside = "checkpoints" in name or ("student/" in name and path.suffix != ".json")
         passing = ("log.jsonl", "lock", "made_of.json", storage.MANIFEST)
         if path.is_file() and not inside and path.name not in passing and "journal" not in name:
             parts[name] = path.read_bytes()
@@ -93,27 +93,26 @@ def test_the_mask_is_the_formula_of_the_stored_factors(finished):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_any_stage_the_same_command_ends_the_same(finished, repository, tmp_path):
-    run_dir = tmp_path / "run"
+    run_dir, log = tmp_path / "run", tmp_path / "log"
     chance = random.Random(5)
     kills = 0
     while True:
-        process = subprocess.Popen(
-            command(repository, run_dir),
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + chance.uniform(3, 25)
+        with open(log, "wb") as stderr:
+            process = subprocess.Popen(
+                command(repository, run_dir), stderr=stderr, start_new_session=True
+            )
+        # The longer it takes, the longer it may live: it has to get somewhere in the end.
+        deadline = time.monotonic() + chance.uniform(1, 6 + kills)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if process.poll() is not None:
-            assert process.stderr is not None
-            assert process.returncode == 0, process.stderr.read().decode()
+            assert process.returncode == 0, log.read_text()
             break
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         kills += 1
         assert kills < 60
-    assert kills >= 3
+    assert kills >= 4
     expected, found = results(finished), results(run_dir)
     assert found.keys() == expected.keys()
     config = json.loads(expected.pop("config.json")), json.loads(found.pop("config.json"))
