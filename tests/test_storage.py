@@ -106,13 +106,13 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(RunFolderError, match="in use by another"), storage.locked(tmp_path):
-        pass
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RunFolderError, match="in use by another"), storage.locked(tmp_path):
+            pass
+        holder.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 5
     while True:
         try:
