@@ -65,6 +65,7 @@ def loss_curves(
     valid: Sequence[tuple[int, float]],
     best_step: int,
     stopped_early: bool,
+    of: str,
 ) -> str:
     """Training and validation loss over the steps, the kept step marked.
 
@@ -73,6 +74,7 @@ def loss_curves(
       valid: (step, validation loss) of each evaluation.
       best_step: the step whose parameters were kept.
       stopped_early: whether training ended because validation no longer improved.
+      of: what the loss is the mean over, in the singular.
     """
     figure, axes = _figure(7.2, 3.2)
     axes.plot(steps, train, color=FAINT, linewidth=0.8, alpha=0.7)
@@ -98,7 +100,7 @@ def loss_curves(
             )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step" + (", stopped early" if stopped_early else ""), color=INK)
-    axes.set_ylabel("loss per response token (nats)", color=INK)
+    axes.set_ylabel(f"loss per {of} (nats)", color=INK)
     return _svg(figure, f"Loss curves; the parameters of step {best_step} were kept.")
 
 

@@ -19,6 +19,7 @@ from opengrok_jax.records import Example, MaskedExample, Prompt, Score
 
 AXES = ("topic", "platform", "style", "hardness")
 REASONS_SHOWN = 12
+LOSS_OF = {"token": "response token", "example": "response"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,11 @@ def run(
         advance(1)
         summary = storage.read_json(training / "summary.json")
         metrics = list(storage.read_jsonl(training / "metrics.jsonl"))
-        learning = {"summary": summary, "chart": _loss_chart(metrics, summary)}
+        learning = {
+            "summary": summary,
+            "of": LOSS_OF[summary["normalize"]],
+            "chart": _loss_chart(metrics, summary),
+        }
         advance(1)
         results = storage.read_json(evaluation / "scores.json")
         tasks = by_task([Score(**row) for row in results["scores"]])
@@ -239,6 +244,7 @@ def _loss_chart(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> str:
         [(row["step"], row["valid_loss"]) for row in metrics if row["valid_loss"] is not None],
         summary["best_step"],
         summary["stopped_early"],
+        LOSS_OF[summary["normalize"]],
     )
 
 

@@ -100,7 +100,7 @@ def run(
       seed: of the initial weights and of the data order.
 
     Returns:
-      The summary: best_step, best_valid_loss, last_step, stopped_early, parameters,
+      The summary: best_step, best_valid_loss, last_step, stopped_early, normalize, parameters,
       train_examples, valid_examples, rows, packing_efficiency (share of non-padding tokens),
       loss_tokens_per_epoch.
 
@@ -233,6 +233,7 @@ def run(
         "best_valid_loss": standing.best_valid_loss,
         "last_step": standing.step,
         "stopped_early": standing.step < len(train.order),
+        "normalize": normalize,
         **figures,
     }
     storage.write_json(out / "summary.json", summary)

@@ -11,12 +11,13 @@ def score(who: str, value: float) -> Score:
 
 
 def test_loss_curves_are_well_formed_and_say_what_was_kept():
-    svg = charts.loss_curves([1, 2, 3], [3.0, 2.0, 1.5], [(2, 2.5), (3, 2.6)], 2, True)
+    svg = charts.loss_curves([1, 2, 3], [3.0, 2.0, 1.5], [(2, 2.5), (3, 2.6)], 2, True, "response")
     root = ElementTree.fromstring(svg)
     assert root.attrib["aria-label"] == "Loss curves; the parameters of step 2 were kept."
     text = "".join(root.itertext())
     assert "kept: step 2, loss 2.50" in text
     assert "stopped early" in text
+    assert "loss per response (nats)" in text
 
 
 def test_colours_are_the_pages_and_the_picture_is_the_same_every_time():

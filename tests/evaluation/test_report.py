@@ -118,6 +118,7 @@ def inputs(tmp_path):
             "best_valid_loss": 0.517,
             "last_step": 8,
             "stopped_early": True,
+            "normalize": "example",
             "parameters": 1234567,
             "train_examples": 3,
             "valid_examples": 1,
