@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging as absl_logging
+
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
 from opengrok_jax.errors import StorageError, UserError
@@ -62,6 +64,9 @@ def _fail(message: str, status: int) -> None:
 
 def _main(arguments: list[str]) -> int:
     flags, rest = _parser().parse_known_args(arguments)
+    if not os.environ.get("OPENGROK_TRACEBACK"):
+        # Orbax logs the traceback of every failed write; the error itself reaches us all the same.
+        absl_logging.set_verbosity(absl_logging.FATAL)
     config = config_module.load(flags.config, rest)
     folder, _ = pipeline.parts(config)
     if flags.verb == "status":

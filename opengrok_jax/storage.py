@@ -17,6 +17,7 @@ runs/demo/
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -39,14 +40,45 @@ R = TypeVar("R")
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turns an OSError of a write to `path` into a `StorageError` of one line."""
+    """Turns the refusal of a write to `path` into a `StorageError` of one line."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else _refusal(str(error))
+        if isinstance(error, ValueError) and not reason:
+            raise
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; free some space or mend the "
+            f"cannot write {path}: {reason or error}; free some space or mend the "
             "permissions and run the same command again, nothing earlier was touched"
         ) from error
+
+
+def _refusal(message: str) -> str:
+    """What the system said, out of the ValueError in which TensorStore wraps it; "" if nothing."""
+    reasons = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
+    return next((os.strerror(n) for n in reasons if os.strerror(n) in message), "")
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Refuses to begin what the disk cannot hold in the end.
+
+    Args:
+      folder: where it will be written; what lies in it already counts as room.
+      needed: bytes.
+
+    Raises:
+      StorageError: there is less.
+    """
+    there = folder.absolute()
+    written = sum(p.stat().st_size for p in there.rglob("*") if p.is_file())
+    while not there.exists():
+        there = there.parent
+    room = shutil.disk_usage(there).free + written
+    if room < needed:
+        raise StorageError(
+            f"{folder} will hold up to {needed / 1e6:,.1f} MB and the disk has room for "
+            f"{room / 1e6:,.1f} MB; free some space and run the same command again"
+        )
 
 
 @contextlib.contextmanager

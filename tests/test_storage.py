@@ -71,6 +71,21 @@ def test_a_full_disk_is_a_storage_error():
             file.flush()
 
 
+def test_what_the_disk_cannot_hold_is_refused_before_it_is_begun(tmp_path):
+    storage.check_room(tmp_path / "not" / "there", 1000)
+    with pytest.raises(StorageError, match=r"will hold up to 1,152,921,504,606.8 MB and the disk"):
+        storage.check_room(tmp_path, 1 << 60)
+
+
+def test_a_refusal_that_tensorstore_wraps_is_a_storage_error(tmp_path):
+    wrapped = ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device [28]")
+    with pytest.raises(StorageError, match=r"cannot write .*: No space left on device; free"):
+        with storage.storing(tmp_path):
+            raise wrapped
+    with pytest.raises(ValueError, match=r"^of ours$"), storage.storing(tmp_path):
+        raise ValueError("of ours")
+
+
 def test_the_manifest_counts_only_while_its_files_are_whole(tmp_path):
     (tmp_path / "out.txt").write_text("hello")
     assert storage.read_manifest(tmp_path) is None

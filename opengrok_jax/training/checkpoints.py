@@ -11,6 +11,7 @@ the devices; a damaged newest state is set aside and the one before it is taken.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,20 @@ from opengrok_jax.progress import say
 from opengrok_jax.storage import storing
 
 KEPT = 2  # newest states on disk: one may be damaged
+
+
+def bytes_on_disk(like: Any) -> int:
+    """The most that a run's checkpoints and its student take up, uncompressed.
+
+    Args:
+      like: the train state, or an abstract one.
+    """
+    state, params = (
+        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        for tree in (like, like.params)
+    )
+    # One state and one best more than are kept while the next is written; and the student.
+    return (KEPT + 1) * state + (KEPT + 2) * params
 
 
 class Checkpoints:

@@ -34,7 +34,7 @@ from opengrok_jax.model.weights import load_hf
 from opengrok_jax.progress import say
 from opengrok_jax.training import batches, loop, optimizer, settings, step
 from opengrok_jax.training.batches import Packed
-from opengrok_jax.training.checkpoints import Checkpoints
+from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
 
 
 def run(
@@ -166,6 +166,7 @@ def run(
     update = step.make_train_step(
         graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
     )
+    storage.check_room(out, bytes_on_disk(like))
     evaluate = None
     if eval_every:
         rows = rows_per_batch // microbatches

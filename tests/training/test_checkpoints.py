@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from opengrok_jax.errors import CheckpointError, RunFolderError
-from opengrok_jax.training.checkpoints import Checkpoints
+from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
+from opengrok_jax.training.step import TrainState
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -57,6 +58,12 @@ def save(folder, *steps):
     with opened(folder) as checkpoints:
         for step in steps:
             checkpoints.save(state(step), host(step))
+
+
+def test_the_room_a_run_takes_up():
+    w = jnp.zeros((20, 30))
+    like = TrainState(step=jnp.int32(0), params={"w": w}, opt_state={"mu": w, "nu": w})
+    assert bytes_on_disk(like) == 3 * (4 + 3 * 2400) + 4 * 2400
 
 
 def test_a_new_folder_has_none(folder):
