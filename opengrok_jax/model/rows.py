@@ -28,7 +28,7 @@ def check_room(what: str, length: int, new_tokens: int, context: int) -> None:
     if length + new_tokens > context:
         raise ConfigError(
             f"{what} has {length} tokens; with {new_tokens} for the answer that is more than the "
-            f"student's context of {context}; shorten or drop the post, allow fewer new tokens, or "
+            f"student's context of {context}; shorten or drop it, allow fewer new tokens, or "
             "take a student of longer context"
         )
 
