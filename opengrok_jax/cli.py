@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
-from opengrok_jax.errors import StorageError, UserError
+from opengrok_jax.errors import ConfigError, StorageError, UserError, needs_extra
 from opengrok_jax.progress import duration, say
 
 EPILOG = """\
@@ -67,6 +67,8 @@ def _main(arguments: list[str]) -> int:
     if not os.environ.get("OPENGROK_TRACEBACK"):
         # Orbax logs the traceback of every failed write; the error itself reaches us all the same.
         absl_logging.set_verbosity(absl_logging.FATAL)
+    if flags.verb == "generate":
+        return _generate(flags, rest)
     config = config_module.load(flags.config, rest)
     folder, _ = pipeline.parts(config)
     if flags.verb == "status":
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         _verb(verbs, stage.verb, f"{number}. {stage.about}", details)
     status = _verb(verbs, "status", "what is done in the run folder, and what is not")
     status.add_argument("--json", action="store_true", help="for scripts")
+    _generate_verb(verbs)
     return parser
 
 
@@ -119,6 +122,76 @@ def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.Argu
         )
         verb.add_argument("--dry-run", action="store_true", help="say what would be done, stop")
     return verb
+
+
+def _generate_verb(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "generate",
+        help="a student's answer to a prompt, on standard output as it comes",
+        description="Prints a student's answer to one user turn, piece by piece as it comes. "
+        "Needs no config: the student's folder says what it is.",
+        allow_abbrev=False,
+    )
+    verb.add_argument(
+        "--student",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="RUN/training/student, or a Hugging Face folder with config.json and safetensors",
+    )
+    verb.add_argument("--prompt", required=True, metavar="TEXT", help="what the user says")
+    verb.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="PATH",
+        help="tokenizer.json or its folder (default: the one in the student's folder, or else the "
+        "small one that ships with opengrok, if the student is of its size)",
+    )
+    verb.add_argument(
+        "--max-new-tokens", type=int, default=256, metavar="N", help="cut the answer here (256)"
+    )
+    verb.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0 takes the most likely token (default); above 0 draws, the higher the wilder",
+    )
+    verb.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="draw only among the most likely tokens that make up P of the probability (1)",
+    )
+    verb.add_argument(
+        "--seed", type=int, metavar="S", help="the same seed draws the same answer (0)"
+    )
+
+
+def _generate(flags: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"{rest[0]}: no such flag; see opengrok generate --help")
+    if flags.seed is not None and flags.temperature == 0:
+        raise ConfigError("--seed changes nothing at temperature 0; give --temperature, or drop it")
+    with needs_extra("train"):
+        from opengrok_jax.model import stream
+    pieces = stream.run(
+        student=flags.student,
+        prompt=flags.prompt,
+        tokenizer=flags.tokenizer,
+        max_new_tokens=flags.max_new_tokens,
+        temperature=flags.temperature,
+        top_p=flags.top_p,
+        seed=flags.seed or 0,
+    )
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print(flush=True)
+    except BrokenPipeError:  # the reader (head, say) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _status(folder: Path, as_json: bool) -> int:

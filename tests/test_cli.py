@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def demo(repository, tmp_path):
 def test_help_names_every_verb_and_exit_status(tmp_path):
     done = opengrok("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in (*pipeline.VERBS, "run", "status"):
+    for verb in (*pipeline.VERBS, "run", "status", "generate"):
         assert verb in done.stdout
     assert "exit status" in done.stdout
 
@@ -118,3 +119,53 @@ def test_an_unwritable_disk_is_one_line(demo, tmp_path):
 def test_a_traceback_on_request(tmp_path):
     done = opengrok("run", "--config", "none.py", cwd=tmp_path, OPENGROK_TRACEBACK="1")
     assert "Traceback" in done.stderr
+
+
+def test_generate_says_what_it_takes(tmp_path):
+    done = opengrok("generate", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    flags = "--student --prompt --tokenizer --max-new-tokens --temperature --top-p --seed"
+    assert all(flag in done.stdout for flag in flags.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ([], 6, "none is not a student: config.json is missing"),
+        (["--temperature=-1"], 2, "temperature=-1.0: expected 0 or a positive number"),
+        (["--temperature=1", "--top-p=0"], 2, "top_p=0.0: expected a number above 0"),
+        (["--top-p=0.5"], 2, "changes nothing at temperature 0"),
+        (["--seed=3"], 2, "--seed changes nothing at temperature 0"),
+        (["--max-new-tokens=0"], 2, "max_new_tokens=0: expected at least 1"),
+        (["--tokenizer=nowhere.json"], 3, "nowhere.json: no such tokenizer file"),
+        (["--loud"], 2, "--loud: no such flag"),
+    ],
+)
+def test_generate_refuses_in_one_line(tmp_path, capsys, change, status, said):
+    words = ["generate", "--student", str(tmp_path / "none"), "--prompt", "hello", *change]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    shown = capsys.readouterr()
+    assert (stopped.value.code, shown.out, shown.err.count("\n")) == (status, "", 1)
+    assert said in shown.err
+
+
+def test_generate_prints_what_the_student_says(tmp_path):
+    """A Hugging Face folder with the tokenizer beside it, in a real process, twice the same."""
+    nnx = pytest.importorskip("flax.nnx")
+    from opengrok_jax import tokenizer as tokenizers
+    from opengrok_jax.model.config import Phi3Config
+    from opengrok_jax.model.phi3 import Phi3
+    from opengrok_jax.model.weights import save_hf
+
+    opened = tokenizers.load()
+    config = Phi3Config.tiny(opened.vocab_size, num_hidden_layers=1, initializer_range=0.3)
+    save_hf(Phi3(config, rngs=nnx.Rngs(0)), config, tmp_path / "student")
+    shutil.copy(tokenizers.EMBEDDED, tmp_path / "student" / "tokenizer.json")
+    words = ["generate", "--student", "student", "--prompt", "hello", "--max-new-tokens=9"]
+    draws = [[], ["--temperature=2", "--seed=1"], ["--temperature=2", "--seed=1"]]
+    greedy, drawn, again = (opengrok(*words, *more, cwd=tmp_path) for more in draws)
+    for done in (greedy, drawn, again):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.strip()
+    assert drawn.stdout == again.stdout != greedy.stdout

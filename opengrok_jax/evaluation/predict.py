@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float32, Int
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation.answers import Prediction, parse_entities, parse_label, predicting
 from opengrok_jax.evaluation.tasks import Item, Task
-from opengrok_jax.model.generate import batches, check_room, generate, pad_rows, row_segments
+from opengrok_jax.model.generate import generate
 from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.rows import batches, check_room, pad_rows, row_segments
 from opengrok_jax.records import Message
 from opengrok_jax.tokenizer import RESPONSE, ChatTokenizer, Encoded
 

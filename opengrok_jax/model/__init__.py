@@ -9,7 +9,10 @@
     tensorfile.py  the safetensors container: read slices, write tensor by tensor
     weights.py     HF folder -> Phi3 -> HF folder
     student.py     the folder a student lives in between rooms 6 and 7
-    generate.py    greedy continuation of prompts
+    rows.py        rows of unequal length -> batches of few distinct shapes
+    sampling.py    how the next token is chosen
+    generate.py    continuation of prompts with a key-value cache
+    stream.py      `opengrok generate`: a prompt's answer, piece by piece
 
 Axis letters, the same in every signature of rooms 5-7:
 

@@ -66,6 +66,33 @@ def visible_keys(
     return visible
 
 
+def visible_in_cache(
+    at: Int[Array, " B"],
+    length: int,
+    key_mask: Bool[Array, "B {length}"] | None,
+    rule: Rule,
+    sliding_window: int | None = None,
+) -> Bool[Array, "B 1 {length}"]:
+    """`visible_keys` for one query a row, the one at index `at`, over a cache of `length` keys.
+
+        at 2 0      sliding_window 2      key_mask  1 0 1 1
+                                                    1 1 1 1
+
+        none, multiply   0 1 1 0      exclude   0 0 1 0
+                         1 0 0 0                1 0 0 0
+
+    Raises ConfigError for an unknown rule or a missing key mask.
+    """
+    check_rule(rule, key_mask)
+    key_at = jax.lax.broadcasted_iota(jnp.int32, (at.shape[0], length), 1)
+    visible = key_at <= at[:, None]
+    if sliding_window is not None:
+        visible &= key_at > at[:, None] - sliding_window
+    if rule == "exclude" and key_mask is not None:
+        visible &= key_mask
+    return visible[:, None, :]
+
+
 def attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
@@ -92,9 +119,23 @@ def attention(
     and passes no gradient to anything. Raises ConfigError as `visible_keys` does.
     """
     visible = visible_keys(key_mask, segment_ids, rule, positions, sliding_window)
+    return attend(q, k, v, visible, key_mask if rule == "multiply" else None)
+
+
+def attend(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    visible: Bool[Array, "B T S"],
+    multiplier: Bool[Array, "B S"] | None = None,
+) -> Float[Array, "B T N H"]:
+    """What `attention` does once it is known who sees whom; S keys may stand beside T queries.
+
+    `multiplier` is the key mask of the rule "multiply": where it is False the key is zeroed.
+    """
     visible = visible[:, None, None, :, :]
-    if rule == "multiply" and key_mask is not None:
-        k = jnp.where(key_mask[:, :, None, None], k, jnp.zeros_like(k))
+    if multiplier is not None:
+        k = jnp.where(multiplier[:, :, None, None], k, jnp.zeros_like(k))
     batch, tokens, heads, width = q.shape
     grouped = q.reshape(batch, tokens, k.shape[2], heads // k.shape[2], width)
     scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)

@@ -1,23 +1,30 @@
-"""Greedy generation: batches of prompts of unequal length, one compiled loop, a fixed buffer.
+"""Generation: prompts of unequal length in a batch, a key-value cache, two compiled functions.
 
-Each step runs the whole buffer through the decoder (there is no key-value cache), and only the
-last token of each row through the head.
+    _prefill   the prompts through the decoder at once; the first new token of each row
+    _decode    up to `steps` more tokens of each row, one at a time, in one compiled loop
+
+A row sees only itself: the rows beside it change how far it is padded, and nothing else. With
+LongRoPE a row that grows beyond `original_max_position_embeddings` is read anew with the long
+factors, once, as `transformers` does: the keys in the cache were made by the short ones.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Int, Int32
+from jaxtyping import Array, Bool, Float32, Int, Int32, Key
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.attention import Rule, check_rule
+from opengrok_jax.model.phi3 import Cache, Phi3
+from opengrok_jax.model.rows import batches, check_room, pad_rows, padded_length, row_segments
+from opengrok_jax.model.sampling import GREEDY, Sampling, sample
 
 
 def generate(
@@ -26,16 +33,19 @@ def generate(
     *,
     stop_ids: tuple[int, ...],
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    key_masks: Sequence[Bool[np.ndarray, " _"]] | None = None,
+    rule: Rule = "none",
     batch_size: int = 32,
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Int32[np.ndarray, " _"]]:
-    """The most likely next token, again and again, until a stop id or `max_new_tokens`.
-
-    A row sees only itself: the rows beside it change how far it is padded, and nothing else.
+    """The next token, again and again, until a stop id or `max_new_tokens`.
 
     Args:
       prompts: ids of each prompt, none empty.
       stop_ids: ids that end an answer.
+      key_masks: for each prompt the tokens that may be attended to, read by the rules "multiply"
+        and "exclude" (see `attention`); the new tokens always may.
       batch_size: rows run together; the last batch is filled up with empty rows.
       advance: called after each batch with the number of prompts it held.
 
@@ -43,129 +53,249 @@ def generate(
       The new ids of each prompt, in order; the stop id, if one came, is the last of them.
 
     Raises:
-      ConfigError: prompt and answer may not fit into the model's context together.
+      ConfigError: prompt and answer may not fit into the model's context together; a key mask is
+        missing, of another length, or given to the rule "none".
     """
     context = model.config.max_position_embeddings
-    for number, prompt in enumerate(prompts):
-        check_room(f"prompt {number}", len(prompt), max_new_tokens, context)
+    _check(prompts, key_masks, rule, max_new_tokens, context)
     graph, state = nnx.split(model)
-    stops = jnp.asarray(stop_ids, jnp.int32)
     answers: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
     totals = [len(p) + max_new_tokens for p in prompts]
     for rows, length in batches(totals, batch_size, context):
-        tokens, lengths = pad_rows([prompts[i] for i in rows], batch_size, length)
-        limits = np.where(lengths > 0, lengths + max_new_tokens, 0)
-        filled, ends = jax.device_get(_decode(graph, state, tokens, lengths, limits, stops))
+        run = _Run(graph, state, rule, sampling.temperature > 0)
+        masks = None if key_masks is None else [key_masks[i] for i in rows]
+        ask, tokens, lengths = _ask(
+            [prompts[i] for i in rows], rows, masks, stop_ids, max_new_tokens, sampling,
+            batch_size, length, context,
+        )  # fmt: skip
+        grown = run.decode(ask, run.prefill(ask, tokens, lengths, length), max_new_tokens)
+        filled, ends = jax.device_get((grown.tokens, grown.lengths))
         for at, i in enumerate(rows):
             answers[i] = filled[at, lengths[at] : ends[at]]
         advance(len(rows))
     return answers
 
 
-def check_room(what: str, length: int, new_tokens: int, context: int) -> None:
-    """Refuses a row that does not fit; nothing is ever cut silently.
-
-    Args:
-      what: names the row in the error.
-      length: its tokens, without the answer that is yet to be generated.
-      new_tokens: room that the answer needs.
+def stream(
+    model: Phi3,
+    prompt: Int32[np.ndarray, " _"],
+    *,
+    stop_ids: tuple[int, ...],
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    key_mask: Bool[np.ndarray, " _"] | None = None,
+    rule: Rule = "none",
+) -> Iterator[int]:
+    """The ids that `generate` gives for this prompt alone, each as soon as it is there.
 
     Raises:
-      ConfigError: the row is empty, or longer than the context less `new_tokens`.
+      ConfigError: as `generate`, before the first id.
     """
-    if length == 0:
-        raise ConfigError(f"{what} is empty; a prompt needs at least one token")
-    if length + new_tokens > context:
-        raise ConfigError(
-            f"{what} has {length} tokens; with {new_tokens} for the answer that is more than the "
-            f"student's context of {context}; shorten or drop the post, allow fewer new tokens, or "
-            "take a student of longer context"
+    context = model.config.max_position_embeddings
+    masks = None if key_mask is None else [key_mask]
+    _check([prompt], masks, rule, max_new_tokens, context)
+    length = padded_length(len(prompt) + max_new_tokens, context)
+    ask, tokens, lengths = _ask(
+        [prompt], [0], masks, stop_ids, max_new_tokens, sampling, 1, length, context
+    )
+    run = _Run(*nnx.split(model), rule, sampling.temperature > 0)
+
+    def ids() -> Iterator[int]:
+        progress = run.prefill(ask, tokens, lengths, length)
+        for at in range(len(prompt), len(prompt) + max_new_tokens):
+            row, done = jax.device_get((progress.tokens, progress.done))
+            yield int(row[0, at])
+            if done[0]:
+                return
+            progress = run.decode(ask, progress, 1)
+
+    return ids()
+
+
+class _Ask(NamedTuple):
+    """What is asked of a batch and stays as it is: limits are total lengths, 0 for no row."""
+
+    limits: Int[Array, " B"]
+    stops: Int[Array, " stops"]
+    key_mask: Bool[Array, "B S"] | None
+    keys: Key[Array, " B"]
+    temperature: Float32[Array, ""]
+    top_p: Float32[Array, ""]
+
+
+class _Progress(NamedTuple):
+    """A batch on its way. The last token of each row is in `tokens` and not yet in the cache."""
+
+    tokens: Int[Array, "B S"]
+    lengths: Int[Array, " B"]
+    done: Bool[Array, " B"]
+    cache: Cache
+
+
+class _Run(NamedTuple):
+    """The model, and what decides which code is compiled."""
+
+    graph: Any
+    state: Any
+    rule: Rule
+    sampled: bool
+
+    def prefill(self, ask: _Ask, tokens: Any, lengths: Any, length: int) -> _Progress:
+        return _prefill(
+            self.graph, self.state, ask, tokens, lengths,
+            length=length, rule=self.rule, sampled=self.sampled,
+        )  # fmt: skip
+
+    def decode(self, ask: _Ask, progress: _Progress, steps: int) -> _Progress:
+        return _decode(
+            self.graph, self.state, ask, progress, steps, rule=self.rule, sampled=self.sampled
         )
 
 
-def padded_length(length: int, context: int) -> int:
-    """The next of 32, 48, 64, 96, 128, 192, ... and at most the context.
+def _ask(
+    prompts: Sequence[np.ndarray],
+    numbers: Sequence[int],
+    key_masks: Sequence[np.ndarray] | None,
+    stop_ids: tuple[int, ...],
+    max_new_tokens: int,
+    sampling: Sampling,
+    count: int,
+    length: int,
+    context: int,
+) -> tuple[_Ask, Int32[np.ndarray, "count T"], Int32[np.ndarray, " count"]]:
+    """A batch of `count` rows: what is asked, the padded prompts, their lengths.
 
-    Few distinct lengths mean few compilations; at most a third of a row is padding.
-
-    >>> [padded_length(n, 100) for n in (1, 32, 33, 49, 65, 97)]
-    [32, 32, 48, 64, 96, 100]
+    The mask is True wherever there is no prompt. Rows draw by their number among all prompts, not
+    in the batch.
     """
-    size = 32
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return min(size, context)
+    tokens, lengths = pad_rows(prompts, count, padded_length(max(map(len, prompts)), context))
+    mask = None
+    if key_masks is not None:
+        mask = np.ones((count, length), bool)
+        for at, row in enumerate(key_masks):
+            mask[at, : len(row)] = row
+    padded = np.zeros(count, np.uint32)
+    padded[: len(numbers)] = numbers
+    ask = _Ask(
+        limits=jnp.asarray(np.where(lengths > 0, lengths + max_new_tokens, 0)),
+        stops=jnp.asarray(stop_ids, jnp.int32),
+        key_mask=None if mask is None else jnp.asarray(mask),
+        keys=jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(sampling.seed), padded),
+        temperature=jnp.float32(sampling.temperature),
+        top_p=jnp.float32(sampling.top_p),
+    )
+    return ask, tokens, lengths
 
 
-def batches(
-    lengths: Sequence[int], batch_size: int, context: int
-) -> Iterator[tuple[list[int], int]]:
-    """(indices, padded length) of each batch: rows of like length, the longest first.
-
-        lengths     40 9 12 70 9     batch_size 2
-        batches     [3 0] 96,  [2 1] 32,  [4] 32
-
-    So what does not fit into memory shows at once, and only the cheapest batch is not full.
-    """
-    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for start in range(0, len(lengths), batch_size):
-        rows = longest_first[start : start + batch_size]
-        yield rows, padded_length(lengths[rows[0]], context)
-
-
-def pad_rows(
-    rows: Sequence[Int32[np.ndarray, " _"]], count: int, length: int
-) -> tuple[Int32[np.ndarray, "count length"], Int32[np.ndarray, " count"]]:
-    """The rows flush left in a (count, length) array of zeros, and their lengths, 0 for no row.
-
-    rows  [7 8 9] [5]     tokens   7 8 9 0     lengths  3
-                                   5 0 0 0              1
-                                   0 0 0 0              0
-    """
-    tokens, lengths = np.zeros((count, length), np.int32), np.zeros(count, np.int32)
-    for at, row in enumerate(rows):
-        tokens[at, : len(row)] = row
-        lengths[at] = len(row)
-    return tokens, lengths
+def _check(
+    prompts: Sequence[np.ndarray],
+    key_masks: Sequence[np.ndarray] | None,
+    rule: Rule,
+    max_new_tokens: int,
+    context: int,
+) -> None:
+    """Raises ConfigError for what `generate` says."""
+    check_rule(rule, key_masks)
+    if rule == "none" and key_masks is not None:
+        raise ConfigError("the rule 'none' reads no key mask; drop it, or choose another rule")
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens={max_new_tokens}: expected at least 1")
+    for number, prompt in enumerate(prompts):
+        check_room(f"prompt {number}", len(prompt), max_new_tokens, context)
+    if key_masks is not None and [*map(len, key_masks)] != [*map(len, prompts)]:
+        raise ConfigError(
+            f"{len(key_masks)} key masks of lengths {[*map(len, key_masks)][:5]} were given for "
+            f"{len(prompts)} prompts of lengths {[*map(len, prompts)][:5]}; one truth value per "
+            "token was expected"
+        )
 
 
-def row_segments(lengths: Int[Array, " B"], length: int) -> Int32[Array, "B {length}"]:
-    """Segment 1 up to each row's length, 0 = padding after it.
+@functools.partial(jax.jit, static_argnames=("graph", "length", "rule", "sampled"))
+def _prefill(
+    graph: Any,
+    state: Any,
+    ask: _Ask,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"],
+    *,
+    length: int,
+    rule: Rule,
+    sampled: bool,
+) -> _Progress:
+    """Reads the prompts and appends the first new token; everything gets room for `length`."""
+    model, width = nnx.merge(graph, state), tokens.shape[1]
+    mask = None if ask.key_mask is None else ask.key_mask[:, :width]
+    hidden, cache = model.prefill(tokens, row_segments(lengths, width), mask, rule)
+    last = jnp.maximum(lengths - 1, 0)[:, None, None]
+    room = [(0, 0), (0, 0), (0, length - width), (0, 0), (0, 0)]
+    progress = _Progress(
+        tokens=jnp.pad(tokens, room[1:3]),
+        lengths=lengths,
+        done=lengths >= ask.limits,
+        cache=Cache(*(jnp.pad(part, room) for part in cache)),
+    )
+    logits = model.logits(jnp.take_along_axis(hidden, last, axis=1)[:, 0])
+    return _append(progress, logits, ask, sampled)
 
-    lengths 3 1     segments  1 1 1 0
-                              1 0 0 0
-    """
-    index = jax.lax.broadcasted_iota(jnp.int32, (lengths.shape[0], length), 1)
-    return (index < lengths[:, None]).astype(jnp.int32)
 
-
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(
+    jax.jit, static_argnames=("graph", "rule", "sampled"), donate_argnames=("progress",)
+)
 def _decode(
     graph: Any,
     state: Any,
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, " B"],
-    limits: Int[Array, " B"],
-    stops: Int[Array, " S"],
-) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
-    """Fills `tokens` from `lengths` on, up to `limits` or a stop id; answers both, grown."""
+    ask: _Ask,
+    progress: _Progress,
+    steps: Int[Array, ""] | int,
+    *,
+    rule: Rule,
+    sampled: bool,
+) -> _Progress:
+    """Up to `steps` more tokens of each row that is not done."""
     model = nnx.merge(graph, state)
+    original = model.config.original_max_position_embeddings  # None without LongRoPE
+
+    def unfinished(carry: tuple[Array, _Progress]) -> Array:
+        return (carry[0] < steps) & jnp.any(~carry[1].done)
+
+    def renewed(progress: _Progress, crossing: Bool[Array, " B"]) -> Cache:
+        tokens, lengths, _, cache = progress
+        segments = row_segments(lengths, tokens.shape[1])
+        _, fresh = model.prefill(tokens, segments, ask.key_mask, rule)
+        here = crossing[None, :, None, None, None]
+        return Cache(*(jnp.where(here, a, b) for a, b in zip(fresh, cache, strict=True)))
+
+    def step(carry: tuple[Array, _Progress]) -> tuple[Array, _Progress]:
+        count, progress = carry
+        tokens, lengths, done, cache = progress
+        if original is not None and tokens.shape[1] > original:
+            crossing = (lengths == original + 1) & ~done
+            cache = jax.lax.cond(
+                jnp.any(crossing), renewed, lambda progress, _: progress.cache, progress, crossing
+            )
+        # A row that is done goes through its last token again, which changes nothing.
+        at = jnp.maximum(lengths - 1, 0)
+        newest = jnp.take_along_axis(tokens, at[:, None], axis=1)[:, 0]
+        hidden, cache = model.step(newest, at, cache, ask.key_mask, rule)
+        grown = _append(progress._replace(cache=cache), model.logits(hidden), ask, sampled)
+        return count + 1, grown
+
+    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), progress))[1]
+
+
+def _append(
+    progress: _Progress, logits: Float32[Array, "B V"], ask: _Ask, sampled: bool
+) -> _Progress:
+    """Chooses the next token of each row that is not done."""
+    tokens, lengths, done, cache = progress
+    if sampled:
+        keys = jax.vmap(jax.random.fold_in)(ask.keys, lengths)
+        chosen = sample(logits, keys, ask.temperature, ask.top_p)
+    else:
+        chosen = jnp.argmax(logits, axis=-1)
+    chosen = chosen.astype(tokens.dtype)[:, None]
     index = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
-
-    def unfinished(carry: tuple[Array, Array, Bool[Array, " B"]]) -> Array:
-        return jnp.any(~carry[2])
-
-    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        tokens, lengths, done = carry
-        hidden = model.hidden(tokens, row_segments(lengths, tokens.shape[1]), index)
-        last = jnp.maximum(lengths - 1, 0)[:, None, None]
-        logits = model.logits(jnp.take_along_axis(hidden, last, axis=1)[:, 0])
-        best = jnp.argmax(logits, axis=-1).astype(tokens.dtype)
-        here = (index == lengths[:, None]) & ~done[:, None]
-        tokens = jnp.where(here, best[:, None], tokens)
-        lengths = lengths + jnp.where(done, 0, 1)
-        stopped = jnp.any(best[:, None] == stops[None, :], axis=1)
-        return tokens, lengths, done | stopped | (lengths >= limits)
-
-    tokens, lengths, _ = jax.lax.while_loop(unfinished, step, (tokens, lengths, lengths >= limits))
-    return tokens, lengths
+    tokens = jnp.where((index == lengths[:, None]) & ~done[:, None], chosen, tokens)
+    lengths = lengths + jnp.where(done, 0, 1)
+    stopped = jnp.any(chosen == ask.stops[None, :], axis=1)
+    return _Progress(tokens, lengths, done | stopped | (lengths >= ask.limits), cache)

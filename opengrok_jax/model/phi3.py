@@ -6,7 +6,8 @@ the parameters of all blocks are stacked along a leading axis L, and `jax.lax.sc
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,21 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.attention import Rule, attention, check_rule
+from opengrok_jax.model.attention import Rule, attend, attention, check_rule, visible_in_cache
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.rope import apply_rope, rope_angles, segment_lengths, segment_positions
 from opengrok_jax.model.sharding import constrain
 
 Remat = Literal["none", "full", "dots"]
+# (q, k, v) after RoPE -> what the attention gives, and whatever of k and v is to be kept.
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+class Cache(NamedTuple):
+    """Keys (after RoPE) and values of all layers and of the K heads, in the decoder's dtype."""
+
+    keys: Float[Array, "L B S K H"]
+    values: Float[Array, "L B S K H"]
 
 
 class Linear(nnx.Module):
@@ -82,12 +92,9 @@ class SelfAttention(nnx.Module):
         x: Float[Array, "B T D"],
         cos: Float32[Array, "B T R"],
         sin: Float32[Array, "B T R"],
-        segment_ids: Int[Array, "B T"],
-        positions: Int[Array, "B T"],
-        key_mask: Bool[Array, "B T"] | None,
-        rule: Rule,
-    ) -> Float[Array, "B T D"]:
-        """Attends within each segment."""
+        mix: Mix,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Lets `mix` attend; the second result is what it keeps."""
         config, (batch, tokens, _) = self.config, x.shape
         heads, groups = config.num_attention_heads, config.num_key_value_heads
         qkv = self.qkv_proj(x).reshape(batch, tokens, heads + 2 * groups, config.head_dim)
@@ -95,8 +102,8 @@ class SelfAttention(nnx.Module):
         q = constrain(apply_rope(q, cos, sin), "batch", None, "heads", None)
         k = constrain(apply_rope(k, cos, sin), "batch", None, "heads", None)
         v = constrain(v, "batch", None, "heads", None)
-        mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, config.sliding_window)
-        return self.o_proj(mixed.reshape(batch, tokens, heads * config.head_dim))
+        mixed, kept = mix(q, k, v)
+        return self.o_proj(mixed.reshape(batch, tokens, heads * config.head_dim)), kept
 
 
 class MLP(nnx.Module):
@@ -123,11 +130,18 @@ class Block(nnx.Module):
         self.post_attention_layernorm = RMSNorm(*norm)
         self.mlp = MLP(config, **init)
 
-    def __call__(self, x: Float[Array, "B T D"], *context: Any) -> Float[Array, "B T D"]:
-        """`context` is everything `SelfAttention` takes after x."""
-        x = x + self.self_attn(self.input_layernorm(x), *context)
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        cos: Float32[Array, "B T R"],
+        sin: Float32[Array, "B T R"],
+        mix: Mix,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """The sum, and what `mix` keeps."""
+        mixed, kept = self.self_attn(self.input_layernorm(x), cos, sin, mix)
+        x = x + mixed
         x = x + self.mlp(self.post_attention_layernorm(x))
-        return constrain(x, "batch", None, None)
+        return constrain(x, "batch", None, None), kept
 
 
 class Embedding(nnx.Module):
@@ -189,6 +203,78 @@ class Phi3(nnx.Module):
         "exclude" (see `attention`). Raises ConfigError for a row longer than
         `max_position_embeddings`, an unknown rule or a missing key mask.
         """
+        return self._decoder(tokens, segment_ids, positions, key_mask, rule, keep=False)[0]
+
+    def prefill(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        key_mask: Bool[Array, "B T"] | None = None,
+        rule: Rule = "none",
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """`hidden` of one example a row, flush left, and the keys and values for `step`."""
+        hidden, kept = self._decoder(tokens, segment_ids, None, key_mask, rule, keep=True)
+        return hidden, Cache(*kept)
+
+    def step(
+        self,
+        tokens: Int[Array, " B"],
+        at: Int[Array, " B"],
+        cache: Cache,
+        key_mask: Bool[Array, "B S"] | None = None,
+        rule: Rule = "none",
+    ) -> tuple[Float[Array, "B D"], Cache]:
+        """One more token of each row, at index `at`: its `hidden`, and the cache with its keys.
+
+        The cache holds the indices before `at`; what it holds from `at` on plays no part.
+
+        With LongRoPE the token turns by the factors of a row of at + 1 tokens. The cached keys
+        must have been made by the same ones: the caller prefills anew when a row grows beyond
+        `original_max_position_embeddings`. Raises ConfigError for an unknown rule or a missing
+        key mask.
+        """
+        positions, rows = at[:, None], jnp.arange(at.shape[0])
+        cos, sin = rope_angles(self.config, positions, positions + 1)
+        window, slots = self.config.sliding_window, cache.keys.shape[2]
+        visible = visible_in_cache(at, slots, key_mask, rule, window)
+        multiplier = key_mask if rule == "multiply" else None
+        x = self.embed_tokens(tokens[:, None]).astype(self.dtype)
+        graph, stacked = nnx.split(self.layers)
+
+        # The cache is carried, not scanned over: so one token is written where it lies, and the
+        # rest is not copied at every step.
+        def step(
+            carry: tuple[jax.Array, Cache], layer: Any
+        ) -> tuple[tuple[jax.Array, Cache], None]:
+            (x, cache), (number, parameters) = carry, layer
+
+            def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Cache]:
+                grown = Cache(
+                    cache.keys.at[number, rows, at].set(k[:, 0]),
+                    cache.values.at[number, rows, at].set(v[:, 0]),
+                )
+                keys, values = (
+                    jax.lax.dynamic_index_in_dim(part, number, keepdims=False) for part in grown
+                )
+                return attend(q, keys, values, visible, multiplier), grown
+
+            return nnx.merge(graph, parameters)(x, cos, sin, mix), None
+
+        layers = (jnp.arange(self.config.num_hidden_layers), stacked)
+        (x, cache), _ = jax.lax.scan(step, (x, cache), layers)
+        return self.norm(x)[:, 0], cache
+
+    def _decoder(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None,
+        key_mask: Bool[Array, "B T"] | None,
+        rule: Rule,
+        *,
+        keep: bool,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """`hidden`, and with `keep` the keys and values of every layer, (L, B, T, K, H) each."""
         check_rule(rule, key_mask)
         limit = self.config.max_position_embeddings
         if tokens.shape[1] > limit:
@@ -203,9 +289,13 @@ class Phi3(nnx.Module):
         x = constrain(self.embed_tokens(tokens).astype(self.dtype), "batch", None, None)
         graph, stacked = nnx.split(self.layers)
 
-        def step(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
-            block = nnx.merge(graph, layer)
-            return block(x, cos, sin, segment_ids, positions, key_mask, rule), None
+        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
+            window = self.config.sliding_window
+            mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, window)
+            return mixed, (k, v) if keep else None
+
+        def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+            return nnx.merge(graph, layer)(x, cos, sin, mix)
 
         if self.remat != "none":
             dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -213,8 +303,8 @@ class Phi3(nnx.Module):
             step = jax.checkpoint(
                 step, prevent_cse=False, policy=dots if self.remat == "dots" else None
             )
-        x, _ = jax.lax.scan(step, x, stacked)
-        return self.norm(x)
+        x, kept = jax.lax.scan(step, x, stacked)
+        return self.norm(x), kept
 
     def logits(self, hidden: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
         """The head on any rows of `hidden`, multiplied in `dtype`, summed and given in float32."""

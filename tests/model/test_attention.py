@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.attention import Rule, attention, check_rule, visible_keys
+from opengrok_jax.model.attention import (
+    Rule,
+    attention,
+    check_rule,
+    visible_in_cache,
+    visible_keys,
+)
 
 B, T, H = 2, 11, 5
 
@@ -151,3 +157,24 @@ def test_errors_name_the_rules() -> None:
         visible_keys(None, segments, "exclude")
     with pytest.raises(ConfigError, match=r"'hide' is unknown.*multiply"):
         check_rule("hide", None)
+
+
+def test_the_drawing_of_one_query_over_a_cache() -> None:
+    at = jnp.array([2, 0])
+    mask = jnp.array([[1, 0, 1, 1], [1, 1, 1, 1]], bool)
+    for rule in get_args(Rule):
+        first = [0, 0, 1, 0] if rule == "exclude" else [0, 1, 1, 0]
+        got = visible_in_cache(at, 4, mask, rule, sliding_window=2)
+        assert got.astype(int).tolist() == [[first], [[1, 0, 0, 0]]]
+    with pytest.raises(ConfigError, match="needs a key_mask"):
+        visible_in_cache(at, 4, None, "exclude")
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_a_query_over_a_cache_sees_what_it_sees_in_its_row(rule: Rule, window: int | None) -> None:
+    mask = jnp.asarray(np.random.default_rng(0).random((1, T)) < 0.6)
+    whole = visible_keys(mask, jnp.ones((1, T), jnp.int32), rule, None, window)
+    for at in range(T):
+        one = visible_in_cache(jnp.array([at]), T, mask, rule, window)
+        assert one[0, 0].tolist() == whole[0, at].tolist()

@@ -1,16 +1,23 @@
+"""Against transformers, against one row at a time without a cache, and what is compiled when."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model import generate as generate_module
-from opengrok_jax.model.config import Phi3Config
-from opengrok_jax.model.generate import batches, generate, pad_rows, padded_length, row_segments
+from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.config import LongRope, Phi3Config
+from opengrok_jax.model.generate import generate, stream
 from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.sampling import Sampling
+from opengrok_jax.model.weights import load_hf
 
 CONTEXT = 72
 NEVER = (61, 62)  # stop ids outside the vocabulary; two, as elsewhere, so that less is compiled
@@ -35,25 +42,27 @@ def prompts(*lengths: int) -> list[np.ndarray]:
 
 
 @nnx.jit
-def all_logits(model: Phi3, row: jax.Array) -> jax.Array:
-    return model(row, jnp.ones_like(row))[0]
+def all_logits(model: Phi3, row: jax.Array, segments: jax.Array) -> jax.Array:
+    return model(row, segments)[0]
 
 
 def step_by_step(model: Phi3, prompt: np.ndarray, stops: tuple[int, ...], room: int) -> list[int]:
-    """The oracle: no padding, no batch, no loop primitive; all logits at every step."""
-    tokens, answer = prompt.tolist(), []
+    """The oracle: no batch, no cache, no loop primitive; all logits at every step."""
+    row, answer = np.zeros((1, CONTEXT), np.int32), []
+    row[0, : len(prompt)] = prompt
     while len(answer) < room:
-        row = jnp.asarray([tokens + answer], jnp.int32)
-        answer.append(int(np.argmax(np.asarray(all_logits(model, row))[-1])))
+        at = len(prompt) + len(answer)
+        segments = (np.arange(CONTEXT)[None] < at).astype(np.int32)
+        logits = all_logits(model, jnp.asarray(row), jnp.asarray(segments))
+        answer.append(int(np.argmax(np.asarray(logits)[at - 1])))
+        row[0, at : at + 1] = answer[-1]
         if answer[-1] in stops:
             break
     return answer
 
 
 def test_greedy_equals_step_by_step_argmax(model: Phi3) -> None:
-    rows = prompts(
-        30, 4, 33, 5, 3
-    )  # lengths that overlap as they grow, so the oracle compiles less
+    rows = prompts(30, 4, 33, 5, 3)
     free = [step_by_step(model, row, (), 6) for row in rows]
     assert len({tuple(answer) for answer in free}) > 1, "the model must not say the same to all"
     got = generate(model, rows, stop_ids=NEVER, max_new_tokens=6, batch_size=2)
@@ -110,28 +119,182 @@ def test_progress_counts_prompts(model: Phi3) -> None:
     assert sum(seen) == 3
 
 
-def test_drawings() -> None:
-    assert list(batches([40, 9, 12, 70, 9], 2, 1024)) == [([3, 0], 96), ([2, 1], 32), ([4], 32)]
-    tokens, lengths = pad_rows([np.array([7, 8, 9], np.int32), np.array([5], np.int32)], 3, 4)
-    assert tokens.tolist() == [[7, 8, 9, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
-    assert lengths.tolist() == [3, 1, 0]
-    assert row_segments(jnp.array([3, 1]), 4).tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+CASES: dict[str, dict[str, Any]] = {
+    "grouped, partial, tied": {
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "hidden_size": 60,
+        "partial_rotary_factor": 0.6,
+        "tie_word_embeddings": True,
+    },
+    "sliding window": {"sliding_window": 5},
+    "longrope": {},  # original context 11: of the prompts below two cross it, one is beyond
+}
 
 
-@given(st.integers(1, 5000))
-def test_padding_is_at_most_a_third(length: int) -> None:
-    padded = padded_length(length, 10_000)
-    assert padded >= length
-    assert padded == 32 or length > padded * 2 / 3
-    assert padded_length(length, length) == length
+@pytest.mark.parametrize("name", CASES)
+def test_greedy_equals_transformers(
+    name: str, hf_folder: Callable[..., Path], hf_model: Any, make_long_rope: Any
+) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = hf_model(**CASES[name], **(make_long_rope() if name == "longrope" else {}))
+    rows = prompts(3, 11, 6, 14)
+    expected = []
+    for row in rows:
+        ids = torch.tensor(row[None].astype(np.int64))
+        with torch.no_grad():
+            grown = theirs.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16
+            )
+        expected.append(grown[0, len(row) :].tolist())
+    ours = load_hf(hf_folder(theirs))
+    stops = (5, NEVER[0])  # transformers stops at the config's eos_token_id, 5
+    got = generate(ours, rows, stop_ids=stops, max_new_tokens=16, batch_size=3)
+    assert [answer.tolist() for answer in got] == expected
+    assert max(map(len, expected)) == 16
 
 
-@settings(max_examples=30)
-@given(st.lists(st.integers(1, 200), max_size=30), st.integers(1, 7))
-def test_every_row_is_in_one_batch(lengths: list[int], batch_size: int) -> None:
-    made = list(batches(lengths, batch_size, 200))
-    assert sorted(i for rows, _ in made for i in rows) == list(range(len(lengths)))
-    for rows, padded in made:
-        assert 1 <= len(rows) <= batch_size
-        assert padded_length(max(lengths[i] for i in rows), 200) == padded
-    assert [len(rows) for rows, _ in made[:-1]] == [batch_size] * (len(made) - 1)
+LONG = Phi3Config.tiny(
+    61,
+    hidden_size=30,
+    intermediate_size=23,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    partial_rotary_factor=0.6,
+    max_position_embeddings=40,
+    original_max_position_embeddings=9,
+    rope_scaling=LongRope((1.0, 1.1, 1.2), (2.0, 4.0, 8.0)),
+    sliding_window=6,
+)
+
+
+@pytest.fixture(scope="module")
+def long_model(random_model: Callable[..., Phi3]) -> Phi3:
+    return random_model(LONG)
+
+
+@nnx.jit(static_argnames="rule")
+def masked_logits(
+    model: Phi3, row: jax.Array, segments: jax.Array, mask: jax.Array | None, rule: Rule
+) -> jax.Array:
+    return model(row, segments, None, mask, rule)
+
+
+@pytest.mark.parametrize("rule", ["none", "multiply", "exclude"])
+def test_cached_logits_equal_uncached(rule: Rule, long_model: Phi3) -> None:
+    """Prefill 12 and 10 tokens (beyond the original context), then 8 steps; all logits at 1e-5."""
+    lengths, steps, room = np.array([12, 10], np.int32), 8, 20
+    random = np.random.default_rng(3)
+    tokens = random.integers(0, 61, (2, room), np.int32)
+    mask = None
+    if rule != "none":
+        mask = random.random((2, room)) < 0.6
+        mask[0, lengths[0] :] = mask[1, lengths[1] :] = True
+    tokens, mask = jnp.asarray(tokens), None if mask is None else jnp.asarray(mask)
+    index = np.arange(room)[None]
+    prefill = nnx.jit(type(long_model).prefill, static_argnames="rule")
+    step = nnx.jit(type(long_model).step, static_argnames="rule")
+    _, cache = prefill(
+        long_model, tokens, jnp.asarray((index < lengths[:, None]) * 1), mask, rule=rule
+    )
+    config = LONG
+    assert cache.keys.shape == (3, 2, room, config.num_key_value_heads, config.head_dim)
+    for more in range(steps):
+        at = lengths + more
+        newest = tokens[np.arange(2), at]
+        hidden, cache = step(long_model, newest, jnp.asarray(at), cache, mask, rule=rule)
+        got = np.asarray(long_model.logits(hidden))
+        segments = jnp.asarray((index <= at[:, None]) * 1)
+        whole = np.asarray(masked_logits(long_model, tokens, segments, mask, rule))
+        want = whole[np.arange(2), at]
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("rule", ["multiply", "exclude"])
+def test_the_prompts_key_mask_reaches_every_new_token(rule: Rule, long_model: Phi3) -> None:
+    """Greedy under a mask equals argmax without a cache, across LongRoPE's original context."""
+    rows, new, room = prompts(6, 12, 4), 9, 24
+    masks = [np.random.default_rng(n).random(len(row)) < 0.5 for n, row in enumerate(rows)]
+    expected = []
+    for row, mask in zip(rows, masks, strict=True):
+        ids, seen = np.zeros((1, room), np.int32), np.ones((1, room), bool)
+        ids[0, : len(row)], seen[0, : len(row)] = row, mask
+        for at in range(len(row), len(row) + new):
+            segments = jnp.asarray((np.arange(room)[None] < at) * 1)
+            logits = masked_logits(long_model, jnp.asarray(ids), segments, jnp.asarray(seen), rule)
+            ids[0, at] = np.argmax(np.asarray(logits)[0, at - 1])
+        expected.append(ids[0, len(row) : len(row) + new].tolist())
+    asked: dict[str, Any] = {"stop_ids": NEVER, "max_new_tokens": new, "batch_size": 3}
+    got = generate(long_model, rows, key_masks=masks, rule=rule, **asked)
+    assert [answer.tolist() for answer in got] == expected
+    free = generate(long_model, rows, **asked)
+    assert [a.tolist() for a in free] != expected
+
+
+def test_a_key_mask_that_does_not_fit_is_refused(model: Phi3) -> None:
+    rows, mask = prompts(4), [np.ones(3, bool)]
+    with pytest.raises(ConfigError, match="one truth value per token"):
+        generate(model, rows, stop_ids=(), max_new_tokens=1, key_masks=mask, rule="exclude")
+    with pytest.raises(ConfigError, match="needs a key_mask"):
+        generate(model, rows, stop_ids=(), max_new_tokens=1, rule="exclude")
+    with pytest.raises(ConfigError, match="'none' reads no key mask"):
+        generate(model, rows, stop_ids=(), max_new_tokens=1, key_masks=mask)
+    with pytest.raises(ConfigError, match="max_new_tokens=0"):
+        generate(model, rows, stop_ids=(), max_new_tokens=0)
+
+
+def test_draws_depend_on_the_seed_and_not_on_the_batch(model: Phi3) -> None:
+    rows = prompts(5, 5, 9)
+    rows[1] = rows[0]
+
+    def draw(seed: int, batch_size: int, top_p: float = 0.95) -> list[list[int]]:
+        sampling = Sampling(temperature=3.0, top_p=top_p, seed=seed)
+        answers = generate(
+            model, rows, stop_ids=NEVER, max_new_tokens=8, sampling=sampling, batch_size=batch_size
+        )
+        return [answer.tolist() for answer in answers]
+
+    first = draw(1, 3)
+    assert draw(1, 3) == draw(1, 2) == first
+    assert draw(2, 3) != first
+    assert first[0] != first[1], "the same prompt twice draws twice"
+    greedy = generate(model, rows, stop_ids=NEVER, max_new_tokens=8, batch_size=3)
+    assert draw(1, 3, top_p=1e-6) == [answer.tolist() for answer in greedy]
+    streamed = stream(
+        model,
+        rows[0],
+        stop_ids=NEVER,
+        max_new_tokens=8,
+        sampling=Sampling(temperature=3.0, top_p=0.95, seed=1),
+    )
+    assert [*streamed] == first[0]
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Grows by one with everything that XLA compiles."""
+    names: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_decoding_compiles_nothing_as_it_proceeds(
+    long_model: Phi3, compilations: list[str]
+) -> None:
+    """Prompt 5, 20 new tokens: the second token compiles the step, LongRoPE's change included."""
+    ids = stream(long_model, prompts(5)[0], stop_ids=NEVER, max_new_tokens=20)
+    first = [next(ids), next(ids)]
+    assert compilations, "the listener must hear something"
+    heard = len(compilations)
+    rest = [*ids]
+    assert len(compilations) == heard
+    (whole,) = generate(long_model, prompts(5), stop_ids=NEVER, max_new_tokens=20, batch_size=1)
+    assert len(compilations) == heard, "one loop serves the stream and the batch"
+    assert first + rest == whole.tolist()
