@@ -1,4 +1,4 @@
-"""The `opengrok` command: one verb a stage, `run` for all of them, `status` to look."""
+"""The `opengrok` command: a verb per stage, `run` for all, `status` to look, `convert` beside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
-from opengrok_jax.errors import StorageError, UserError
+from opengrok_jax.errors import ConfigError, StorageError, UserError
 from opengrok_jax.progress import duration, say
 
 EPILOG = """\
@@ -62,6 +63,8 @@ def _fail(message: str, status: int) -> None:
 
 def _main(arguments: list[str]) -> int:
     flags, rest = _parser().parse_known_args(arguments)
+    if flags.verb == "convert":
+        return _convert(flags, rest)
     config = config_module.load(flags.config, rest)
     folder, _ = pipeline.parts(config)
     if flags.verb == "status":
@@ -90,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         _verb(verbs, stage.verb, f"{number}. {stage.about}", details)
     status = _verb(verbs, "status", "what is done in the run folder, and what is not")
     status.add_argument("--json", action="store_true", help="for scripts")
+    _convert_verb(verbs)
     return parser
 
 
@@ -114,6 +118,55 @@ def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.Argu
         )
         verb.add_argument("--dry-run", action="store_true", help="say what would be done, stop")
     return verb
+
+
+def _convert_verb(verbs: Any) -> None:
+    about = "weights from Hugging Face safetensors to a student's folder (Orbax), or back"
+    verb = verbs.add_parser(
+        "convert",
+        help=about,
+        description=f"{about.capitalize()}. Reads --source, writes --out, whole or not at all; "
+        "files of tokenizer and generation go along. Needs little memory, whatever the model's "
+        "size. No --config.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument(
+        "--source",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="config.json with safetensors (one file or shards), or a student's folder",
+    )
+    verb.add_argument(
+        "--out", required=True, type=Path, metavar="FOLDER", help="to make; absent or empty"
+    )
+    verb.add_argument(
+        "--to",
+        default="orbax",
+        choices=("orbax", "hf"),
+        help="orbax: a student's folder (default); hf: safetensors for transformers, vLLM, ..",
+    )
+    verb.add_argument(
+        "--dtype",
+        default="",
+        choices=("float32", "bfloat16"),
+        help="store every tensor so; default: each as it is",
+    )
+
+
+def _convert(flags: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not understood; see `opengrok convert --help`")
+    from opengrok_jax.model import convert
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the half is cleared away
+    done = convert.run(source=flags.source, out=flags.out, to=flags.to, dtype=flags.dtype)
+    if done["left"]:
+        say(f"not carried along: {', '.join(done['left'])}")
+    say(f"{done['tensors']} tensors, {done['bytes']:,} bytes: {done['out']}")
+    return 0
 
 
 def _status(folder: Path, as_json: bool) -> int:

@@ -9,6 +9,8 @@
     tensorfile.py  the safetensors container: read slices, write tensor by tensor
     weights.py     HF folder -> Phi3 -> HF folder
     student.py     the folder a student lives in between rooms 6 and 7
+    student_stream.py  its parameters in blocks of rows, for models larger than the memory
+    convert.py     `opengrok convert`: safetensors <-> a student's folder
     generate.py    greedy continuation of prompts
 
 Axis letters, the same in every signature of rooms 5-7:
