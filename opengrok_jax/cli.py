@@ -1,4 +1,4 @@
-"""The `opengrok` command: one verb a stage, `run` for all of them, `status` to look."""
+"""The `opengrok` command: a verb per stage, `run` for all, `status` to look, `convert` beside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ def _main(arguments: list[str]) -> int:
         absl_logging.set_verbosity(absl_logging.FATAL)
     if flags.verb == "generate":
         return _generate(flags, rest)
+    if flags.verb == "convert":
+        return _convert(flags, rest)
     config = config_module.load(flags.config, rest)
     folder, _ = pipeline.parts(config)
     if flags.verb == "status":
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     status = _verb(verbs, "status", "what is done in the run folder, and what is not")
     status.add_argument("--json", action="store_true", help="for scripts")
     _generate_verb(verbs)
+    _convert_verb(verbs)
     return parser
 
 
@@ -191,6 +195,56 @@ def _generate(flags: argparse.Namespace, rest: list[str]) -> int:
         print(flush=True)
     except BrokenPipeError:  # the reader (head, say) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _convert_verb(verbs: Any) -> None:
+    about = "weights from Hugging Face safetensors to a student's folder (Orbax), or back"
+    verb = verbs.add_parser(
+        "convert",
+        help=about,
+        description=f"{about.capitalize()}. Reads --source, writes --out, whole or not at all; "
+        "files of tokenizer and generation go along. Needs little memory, whatever the model's "
+        "size. No --config.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument(
+        "--source",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="config.json with safetensors (one file or shards), or a student's folder",
+    )
+    verb.add_argument(
+        "--out", required=True, type=Path, metavar="FOLDER", help="to make; absent or empty"
+    )
+    verb.add_argument(
+        "--to",
+        default="orbax",
+        choices=("orbax", "hf"),
+        help="orbax: a student's folder (default); hf: safetensors for transformers, vLLM, ..",
+    )
+    verb.add_argument(
+        "--dtype",
+        default="",
+        choices=("float32", "bfloat16"),
+        help="store every tensor so; default: each as it is",
+    )
+
+
+def _convert(flags: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not understood; see `opengrok convert --help`")
+    with needs_extra("train"):
+        from opengrok_jax.model import convert
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the half is cleared away
+    done = convert.run(source=flags.source, out=flags.out, to=flags.to, dtype=flags.dtype)
+    if done["left"]:
+        say(f"not carried along: {', '.join(done['left'])}")
+    say(f"{done['tensors']} tensors, {done['bytes']:,} bytes: {done['out']}")
     return 0
 
 

@@ -13,6 +13,8 @@
     sampling.py    how the next token is chosen
     generate.py    continuation of prompts with a key-value cache
     stream.py      `opengrok generate`: a prompt's answer, piece by piece
+    student_stream.py  its parameters in blocks of rows, for models larger than the memory
+    convert.py     `opengrok convert`: safetensors <-> a student's folder
 
 Axis letters, the same in every signature of rooms 5-7:
 

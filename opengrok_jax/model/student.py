@@ -1,7 +1,7 @@
 """A trained student in a folder: config.json as Hugging Face has it, parameters by Orbax.
 
 student/
-  config.json     Phi3Config; "torch_dtype" is what the parameters are stored in
+  config.json     Phi3Config
   params/         Orbax, each array under its path in the model
   digests.json    a checksum per array, compared when read back
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh
@@ -28,6 +29,8 @@ from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import make_mesh, parameter_shardings
 
 CONFIG, PARAMS, DIGESTS = "config.json", "params", "digests.json"
+_CHUNK_BYTES = 16 * 2**20
+_ODD = 0x9E3779B1
 
 
 def save_student(folder: Path, model: Phi3, config: Phi3Config) -> None:
@@ -50,7 +53,10 @@ def save_student(folder: Path, model: Phi3, config: Phi3Config) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / PARAMS, nnx.to_pure_dict(params))
+            tree = nnx.to_pure_dict(params)
+            checkpointer.save(
+                partial / PARAMS, tree, save_args=jax.tree_util.tree_map_with_path(_chunks, tree)
+            )
         storage.write_text(partial / CONFIG, hf_config.write(config, stored))
         storage.write_json(partial / DIGESTS, digests(params))
         shutil.rmtree(old, ignore_errors=True)
@@ -83,22 +89,24 @@ def load_student(
             )
     config = hf_config.read(folder)
     try:
-        stored = str(storage.read_json(folder / CONFIG)["torch_dtype"])
         expected = storage.read_json(folder / DIGESTS)
-    except (DataError, KeyError) as error:
+    except DataError as error:
         raise CheckpointError(f"{folder}: {error}; copy the student anew") from None
     mesh = make_mesh(fsdp=1, devices=jax.local_devices()[:1]) if mesh is None else mesh
-    abstract = nnx.eval_shape(
-        lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=jnp.dtype(stored))
-    )
+    abstract = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype))
     state = nnx.state(abstract, nnx.Param)
-    like = jax.tree.map(
-        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
-        nnx.to_pure_dict(state),
-        nnx.to_pure_dict(parameter_shardings(abstract, mesh)),
-    )
+    shardings = nnx.to_pure_dict(parameter_shardings(abstract, mesh))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
+            stored: Any = checkpointer.metadata(folder / PARAMS).item_metadata
+            like = jax.tree.map(
+                lambda array, kept, sharding: jax.ShapeDtypeStruct(
+                    array.shape, kept.dtype, sharding=sharding
+                ),
+                nnx.to_pure_dict(state),
+                stored.tree,
+                shardings,
+            )
             params = checkpointer.restore(folder / PARAMS, like)
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise CheckpointError(
@@ -124,6 +132,28 @@ def digests(tree: Any) -> dict[str, int]:
     }
 
 
+def digest_rows(block: np.ndarray, *, layer: int | None, first: int) -> int:
+    """The share of some rows in the digest of their array; shares add up modulo 2^32.
+
+    Args:
+      block: (rows, columns) of a matrix, or a whole vector (columns,).
+      layer: where it lies in the stacked array; None = the array is not stacked.
+      first: index of the first row.
+    """
+    bits = block.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[block.dtype.itemsize])
+    start = 1 if layer is None else (_ODD + layer) % 2**32
+    if block.ndim == 1:
+        bits, place = bits[None], np.array([start], np.uint64)
+    else:
+        place = np.arange(first, first + len(block), dtype=np.uint64) + np.uint64(start * _ODD)
+    # bits * (2 * (place * odd + column) + 1), summed over rows and columns apart
+    of_row, of_column = (bits.sum(axis, dtype=np.uint32).astype(np.uint64) for axis in (1, 0))
+    row_factor = (place * np.uint64(2 * _ODD) + np.uint64(1)) % np.uint64(2**32)
+    by_row = (of_row * row_factor).sum(dtype=np.uint64)
+    by_column = (of_column * np.arange(bits.shape[1], dtype=np.uint64)).sum(dtype=np.uint64)
+    return (int(by_row) + 2 * int(by_column)) % 2**32
+
+
 def compare_digests(found: dict[str, int], expected: dict[str, int], where: Path) -> None:
     """Raises CheckpointError, naming the first arrays that are not what was written."""
     if found != expected:
@@ -132,6 +162,12 @@ def compare_digests(found: dict[str, int], expected: dict[str, int], where: Path
             f"{where} is damaged: {len(differing)} arrays are not what was written, among them "
             f"{', '.join(differing[:3])}"
         )
+
+
+def _chunks(path: Any, _: jax.Array) -> ocp.SaveArgs:
+    """Layers apart and chunks of bounded size, so that one layer can be read without the others."""
+    stacked = jax.tree_util.keystr(path).startswith("['layers']")
+    return ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if stacked else ())
 
 
 @jax.jit
@@ -145,7 +181,7 @@ def _digest(x: jax.Array) -> jax.Array:
     place = jnp.ones(x.shape, jnp.uint32)
     for axis in range(x.ndim):
         index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        place = place * jnp.uint32(0x9E3779B1) + index
+        place = place * jnp.uint32(_ODD) + index
     return jnp.sum(bits * (place * 2 + 1), dtype=jnp.uint32)  # odd factors lose no bit
 
 

@@ -70,7 +70,7 @@ def load_hf(
     abstract = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
     parameters = nnx.to_flat_state(nnx.state(abstract, nnx.Param))
     stored = read_folder(folder)
-    _check_tensors(folder, stored, _hf_shapes(config))
+    check_tensors(folder, stored, hf_shapes(config))
     shardings = (
         None if mesh is None else dict(nnx.to_flat_state(parameter_shardings(abstract, mesh)))
     )
@@ -111,7 +111,7 @@ def save_hf(
     if model.config != config:
         raise CheckpointError(f"the model was built from {model.config}, not from {config}")
     source = _parameters_by_hf_name(model)
-    shapes = _hf_shapes(config)
+    shapes = hf_shapes(config)
     kept = {
         name: np.dtype(array.dtype if dtype is None else dtype)
         for name, (array, _) in source.items()
@@ -167,7 +167,7 @@ def hf_names(path: Sequence[object], num_layers: int) -> list[str]:
     return [f"model.layers.{layer}.{rest}" for layer in range(num_layers)]
 
 
-def _hf_shapes(config: Phi3Config) -> dict[str, tuple[int, ...]]:
+def hf_shapes(config: Phi3Config) -> dict[str, tuple[int, ...]]:
     """The tensors of a checkpoint and their shapes, in the order of transformers."""
     model = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0)))
     by_name = {
@@ -199,9 +199,10 @@ def _take_layer(stack: jax.Array, layer: jax.Array | int) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
 
 
-def _check_tensors(
+def check_tensors(
     folder: Path, stored: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]]
 ) -> None:
+    """Raises CheckpointError, naming tensors that are missing, extra, or of another shape."""
     problems = [
         ("missing", [name for name in shapes if name not in stored]),
         ("not part of the model", [name for name in stored if name not in shapes]),
