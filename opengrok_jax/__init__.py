@@ -11,7 +11,8 @@ over the records of `records`:
     training/     how it learns          packed rows, response-only loss, AdamW, early stopping
     evaluation/   what it learned        tasks, metrics, floors, the report
 
-`pipeline` composes them, `cli` is the `opengrok` command, `config` reads configs/*.py. Nothing
+`pipeline` composes them (`model.convert` and `model.stream`, which convert weights and answer a
+prompt, stand apart), `cli` is the `opengrok` command, `config` reads configs/*.py. Nothing
 heavy is imported here.
 """
 

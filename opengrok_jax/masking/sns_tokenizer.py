@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     import spacy.language
     import spacy.tokenizer
 
-MAX_POST_CHARS = 2000
-"""Longest post, in code points, to hand to the tokenizer in one piece.
-
-spaCy strips affixes from a chunk without blanks one at a time and copies the rest each time, so
-the time grows with the square of the chunk. The worst unbroken 2,000 code points found (`.,`
-repeated) took 1.5 s on one core, where an ordinary post takes well under a millisecond. Posts on
-X (280) are far below; X Premium, Reddit and Facebook posts can be longer, and callers cut
-those at a blank before this length.
-"""
-
 # -- emoji: one token is a whole sequence as a reader sees it (UTS #51), or a run of one sequence
 _PICTOGRAPH = (
     "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf"

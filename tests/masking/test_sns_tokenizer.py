@@ -6,7 +6,8 @@ spacy = pytest.importorskip("spacy")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from opengrok_jax.masking.sns_tokenizer import MAX_POST_CHARS, configure  # noqa: E402
+from opengrok_jax.masking.sns_tokenizer import configure  # noqa: E402
+from opengrok_jax.masking.syntax import LONGEST_PIECE  # noqa: E402
 
 NLP = configure(spacy.blank("en"))
 
@@ -73,7 +74,7 @@ def test_plain_spacy_loads_the_rules():
 )
 def test_no_pattern_backtracks_without_end(piece):
     """The square of the length is known and capped for; anything worse would never come back."""
-    chunk = (piece * MAX_POST_CHARS)[: MAX_POST_CHARS // 4]
+    chunk = (piece * LONGEST_PIECE)[: LONGEST_PIECE // 4]
     start = time.process_time()
     assert NLP(chunk).text == chunk
     assert time.process_time() - start < 5
