@@ -4,6 +4,7 @@
     hf_config.py   HF config.json -> Phi3Config -> config.json
     rope.py        rotary positions, partial and LongRoPE, reset at each packed segment
     attention.py   who attends to whom: causal, packed, windowed, and the three key-mask rules
+    layers.py      what a decoder layer is made of: projections, norms, attention, MLP
     phi3.py        the forward pass: embedding, scanned blocks, final norm, head
     sharding.py    logical axes -> mesh axes (data, fsdp, tensor)
     tensorfile.py  the safetensors container: read slices, write tensor by tensor

@@ -13,7 +13,8 @@ from flax import nnx
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import LongRope, Phi3Config
-from opengrok_jax.model.phi3 import Embedding, Linear, Phi3
+from opengrok_jax.model.layers import Embedding, Linear
+from opengrok_jax.model.phi3 import Phi3
 
 T = 13
 PLAIN = Phi3Config(

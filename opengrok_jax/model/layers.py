@@ -1,0 +1,143 @@
+"""What a decoder layer is made of: projections, norms, attention, MLP, and the embedding beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Int
+
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.rope import apply_rope
+from opengrok_jax.model.sharding import constrain
+
+# (q, k, v) after RoPE -> what the attention gives, and whatever of k and v is to be kept.
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+class Linear(nnx.Module):
+    """x -> x W^T with W (outputs, inputs), as the checkpoint stores it; no bias.
+
+    `stack` is the leading shape of W: (L,) for a block's projection, whose layer axis the scan
+    takes away before the call, () otherwise.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        config: Phi3Config,
+        *,
+        stack: tuple[int, ...] = (),
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+    ):
+        initialise = nnx.initializers.normal(config.initializer_range)
+        self.weight = nnx.Param(initialise(rngs.params(), (*stack, outputs, inputs), param_dtype))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
+        """Multiplies in `dtype`."""
+        return jnp.einsum(
+            "...i,oi->...o", x.astype(self.dtype), self.weight[...].astype(self.dtype)
+        )
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32, returned in x's dtype."""
+
+    def __init__(self, width: int, eps: float, param_dtype: DTypeLike, stack: tuple[int, ...] = ()):
+        self.weight = nnx.Param(jnp.ones((*stack, width), param_dtype))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Normalises each token."""
+        x32 = x.astype(jnp.float32)
+        variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        weight = self.weight[...].astype(jnp.float32)[None, None, :]
+        return (x32 * jax.lax.rsqrt(variance + self.eps) * weight).astype(x.dtype)
+
+
+class SelfAttention(nnx.Module):
+    """Fused query-key-value projection, RoPE, masked attention, output projection."""
+
+    def __init__(self, config: Phi3Config, **init: Any):
+        self.config = config
+        query = config.num_attention_heads * config.head_dim
+        key = config.num_key_value_heads * config.head_dim
+        self.qkv_proj = Linear(config.hidden_size, query + 2 * key, config, **init)
+        self.o_proj = Linear(query, config.hidden_size, config, **init)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        cos: Float32[Array, "B T R"],
+        sin: Float32[Array, "B T R"],
+        mix: Mix,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Lets `mix` attend; the second result is what it keeps."""
+        config, (batch, tokens, _) = self.config, x.shape
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        qkv = self.qkv_proj(x).reshape(batch, tokens, heads + 2 * groups, config.head_dim)
+        q, k, v = jnp.split(qkv, (heads, heads + groups), axis=2)
+        q = constrain(apply_rope(q, cos, sin), "batch", None, "heads", None)
+        k = constrain(apply_rope(k, cos, sin), "batch", None, "heads", None)
+        v = constrain(v, "batch", None, "heads", None)
+        mixed, kept = mix(q, k, v)
+        return self.o_proj(mixed.reshape(batch, tokens, heads * config.head_dim)), kept
+
+
+class MLP(nnx.Module):
+    """down(silu(gate x) * up x), with gate and up in one projection, gate first."""
+
+    def __init__(self, config: Phi3Config, **init: Any):
+        width, inner = config.hidden_size, config.intermediate_size
+        self.gate_up_proj = Linear(width, 2 * inner, config, **init)
+        self.down_proj = Linear(inner, width, config, **init)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Each token for itself."""
+        gate, up = jnp.split(self.gate_up_proj(x), 2, axis=-1)
+        return self.down_proj(constrain(jax.nn.silu(gate) * up, "batch", None, "mlp"))
+
+
+class Block(nnx.Module):
+    """One decoder layer: attention and MLP, each after a norm and added to what came in."""
+
+    def __init__(self, config: Phi3Config, **init: Any):
+        norm = (config.hidden_size, config.rms_norm_eps, init["param_dtype"], init["stack"])
+        self.input_layernorm = RMSNorm(*norm)
+        self.self_attn = SelfAttention(config, **init)
+        self.post_attention_layernorm = RMSNorm(*norm)
+        self.mlp = MLP(config, **init)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        cos: Float32[Array, "B T R"],
+        sin: Float32[Array, "B T R"],
+        mix: Mix,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """The sum, and what `mix` keeps."""
+        mixed, kept = self.self_attn(self.input_layernorm(x), cos, sin, mix)
+        x = x + mixed
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return constrain(x, "batch", None, None), kept
+
+
+class Embedding(nnx.Module):
+    """A table of V rows, one per token id."""
+
+    def __init__(self, config: Phi3Config, rngs: nnx.Rngs, param_dtype: DTypeLike):
+        initialise = nnx.initializers.normal(config.initializer_range)
+        shape = (config.vocab_size, config.hidden_size)
+        self.weight = nnx.Param(initialise(rngs.params(), shape, param_dtype))
+
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Looks the rows up; an id outside the vocabulary gives NaN rather than another token."""
+        return jnp.take(self.weight[...], tokens, axis=0, mode="fill", fill_value=jnp.nan)
