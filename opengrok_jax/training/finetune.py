@@ -27,12 +27,12 @@ from jax.sharding import Mesh
 from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masked_file import read_masked
-from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.model.student import save_student
 from opengrok_jax.model.weights import load_hf
 from opengrok_jax.progress import say
-from opengrok_jax.training import batches, loop, optimizer, settings, step
+from opengrok_jax.training import batches, loop, settings, step
+from opengrok_jax.training.assembly import ASSEMBLED, assemble
 from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
 
@@ -154,18 +154,14 @@ def run(
     )
 
     # ---- model and update -----------------------------------------------------------------
-    create = partial(Phi3, config, dtype=dtype, param_dtype=param_dtype, remat=cast(Any, remat))
-    abstract = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(seed)))
-    graph = nnx.graphdef(abstract)
-    rate = optimizer.schedule(
-        learning_rate=learning_rate, steps=len(train.order), warmup_share=warmup_share
+    made = assemble(
+        config,
+        devices,
+        steps=len(train.order),
+        capacity=train.capacity(microbatches * groups),
+        **{name: given[name] for name in ASSEMBLED},
     )
-    adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
-    like = step.abstract_state(abstract, adamw, devices)
-    attention: Any = {"rule": rule, "groups": groups}
-    update = step.make_train_step(
-        graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
-    )
+    like = made.like
     storage.check_room(out, bytes_on_disk(like))
     evaluate = None
     if eval_every:
@@ -173,7 +169,9 @@ def run(
         valid = batches.packed(
             of_split["valid"], partial(batches.in_order, rows_per_batch=rows), **form
         )
-        one = step.make_eval_step(graph, capacity=valid.capacity(groups), **attention)
+        one = step.make_eval_step(
+            made.graph, rule=cast(Any, rule), capacity=valid.capacity(groups), groups=groups
+        )
         evaluate = partial(_mean_loss, one, valid, devices)
     figures = {
         "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
@@ -206,17 +204,17 @@ def run(
             say(f"going on from step {standing.step}")
         else:
             student = (
-                create_sharded(lambda: create(rngs=nnx.Rngs(seed)), devices)
+                create_sharded(made.create, devices)
                 if init == settings.SCRATCH
                 else load_hf(init, config, param_dtype, dtype=dtype, mesh=devices)
             )
-            state, standing = step.new_state(student, adamw, like), loop.Standing()
+            state, standing = step.new_state(student, made.optimizer, like), loop.Standing()
         standing = loop.train(
             state,
             standing,
             data=train,
             place=lambda batch: step.place(batch, devices, microbatches=microbatches),
-            update=update,
+            update=made.update,
             evaluate=evaluate,
             checkpoints=checkpoints,
             metrics=out / "metrics.jsonl",
@@ -228,7 +226,7 @@ def run(
             asked_to_end=asked_to_end,
         )
         best = checkpoints.best(standing.best_step, like.params)
-        save_student(out / "student", nnx.merge(graph, best), config)
+        save_student(out / "student", nnx.merge(made.graph, best), config)
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,

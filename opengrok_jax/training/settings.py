@@ -59,38 +59,38 @@ def check(given: Mapping[str, Any]) -> None:
       ConfigError: names the argument, its value and what was expected.
     """
     for name, choices in _CHOICES.items():
-        _require(given[name] in choices, name, given[name], f"one of {', '.join(choices)}")
+        require(given[name] in choices, name, given[name], f"one of {', '.join(choices)}")
     for name, least in _WHOLE.items():
         value = given[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
-        _require(whole and value >= least, name, value, f"a whole number from {least}")
+        require(whole and value >= least, name, value, f"a whole number from {least}")
     for name, (holds, expected) in _NUMBERS.items():
         value = given[name]
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         fine = number and math.isfinite(value) and holds(value)
-        _require(fine, name, value, f"a number {expected}")
+        require(fine, name, value, f"a number {expected}")
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
-    _require(rows % microbatches == 0, "microbatches", microbatches, expected)
+    require(rows % microbatches == 0, "microbatches", microbatches, expected)
     if not given["eval_every"]:
         expected = "0 with eval_every 0: without evaluations nothing can be stopped early"
-        _require(not given["patience"], "patience", given["patience"], expected)
+        require(not given["patience"], "patience", given["patience"], expected)
     mesh = given["mesh"]
-    _require(isinstance(mesh, Mapping), "mesh", mesh, f"a size for each of {', '.join(MESH_AXES)}")
+    require(isinstance(mesh, Mapping), "mesh", mesh, f"a size for each of {', '.join(MESH_AXES)}")
     for axis, size in mesh.items():
-        _require(axis in MESH_AXES, "mesh", axis, f"axes {', '.join(MESH_AXES)}")
+        require(axis in MESH_AXES, "mesh", axis, f"axes {', '.join(MESH_AXES)}")
         whole = isinstance(size, int) and not isinstance(size, bool)
-        _require(whole and (size > 0 or size == -1), f"mesh.{axis}", size, "a whole number, or -1")
+        require(whole and (size > 0 or size == -1), f"mesh.{axis}", size, "a whole number, or -1")
     init = given["init"]
     known = init == SCRATCH or (bool(init) and Path(init).is_dir())
-    _require(known, "init", init, "'scratch' or a Hugging Face folder")
+    require(known, "init", init, "'scratch' or a Hugging Face folder")
 
 
 def check_rows(rows_per_batch: int, microbatches: int, groups: int) -> None:
     """Raises ConfigError unless the rows of a microbatch can be shared out to `groups` devices."""
     fits = rows_per_batch // microbatches % groups == 0
     expected = f"a multiple of microbatches x mesh.data x mesh.fsdp = {microbatches * groups}"
-    _require(fits, "rows_per_batch", rows_per_batch, expected)
+    require(fits, "rows_per_batch", rows_per_batch, expected)
 
 
 def model_config(
@@ -114,7 +114,7 @@ def model_config(
         )
     longest = config.max_position_embeddings
     expected = f"at most the model's max_position_embeddings {longest}"
-    _require(row_tokens <= longest, "row_tokens", row_tokens, expected)
+    require(row_tokens <= longest, "row_tokens", row_tokens, expected)
     return config
 
 
@@ -162,6 +162,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> 
         )
 
 
-def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+def require(condition: bool, name: str, value: Any, expected: str) -> None:
+    """Raises ConfigError with the setting, what came and what was expected."""
     if not condition:
         raise ConfigError(f"{name} is {value!r}; expected {expected}")
