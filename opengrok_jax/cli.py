@@ -264,13 +264,11 @@ def _plan_verb(verbs: Any) -> None:
         allow_abbrev=False,
     )
     verb.add_argument("--config", required=True, metavar="FILE[:variant]", help="the experiment")
-    verb.add_argument(
-        "--chips",
-        required=True,
-        metavar="KIND:SHAPE",
-        help="v4, v5e, v5p, v6e or tpu7x with the slice's shape, as v5e:4x4 or v5p:2x2x2; a100, "
-        "h100 or h200 with a number, as h200:1",
+    chips = verb.add_mutually_exclusive_group(required=True)
+    chips.add_argument(
+        "--tpu", metavar="KIND:SHAPE", help="v4, v5e, v5p, v6e or tpu7x: v5e:4x4, v5p:2x2x2, .."
     )
+    chips.add_argument("--gpu", metavar="KIND:NUMBER", help="a100, h100 or h200: h200:1, ..")
     verb.add_argument("--price", type=float, default=0.0, metavar="P", help="of a chip for an hour")
     data = verb.add_mutually_exclusive_group()
     data.add_argument("--masked", type=Path, metavar="FILE", help="what `opengrok mask` wrote")
@@ -301,7 +299,7 @@ def _plan(flags: argparse.Namespace, rest: list[str]) -> int:
         from opengrok_jax.training import plan, plan_table
     done = plan.run(
         training=sections["training"],
-        chips=flags.chips,
+        chips=flags.tpu or flags.gpu,
         price=flags.price,
         tokens=flags.tokens,
         rows=flags.rows,

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
@@ -21,7 +22,9 @@ from opengrok_jax.model.layers import Block, Embedding, Linear, RMSNorm
 from opengrok_jax.model.rope import rope_angles, segment_lengths, segment_positions
 from opengrok_jax.model.sharding import constrain
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "full", "dots", "offload"]
+
+BLOCK_INPUT = "block_input"
 
 
 class Cache(NamedTuple):
@@ -38,7 +41,8 @@ class Phi3(nnx.Module):
     dtype        what the matrices are multiplied in; norms, softmax and rotations are float32
     param_dtype  what the parameters are stored in
     remat        what the backward pass keeps of each block: "none" = everything is kept,
-                 "full" = only the block's input, "dots" = also the results of the projections
+                 "full" = only the block's input, "dots" = also the results of the projections,
+                 "offload" = the block's input, in the memory of the host
     """
 
     def __init__(
@@ -169,14 +173,11 @@ class Phi3(nnx.Module):
             return mixed, (k, v) if keep else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
-            return nnx.merge(graph, layer)(x, cos, sin, mix)
+            return nnx.merge(graph, layer)(checkpoint_name(x, BLOCK_INPUT), cos, sin, mix)
 
         if self.remat != "none":
-            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             # Inside a scan nothing can be merged across the loop, so the guard against it is cost.
-            step = jax.checkpoint(
-                step, prevent_cse=False, policy=dots if self.remat == "dots" else None
-            )
+            step = jax.checkpoint(step, prevent_cse=False, policy=_kept(self.remat))
         x, kept = jax.lax.scan(step, x, stacked)
         return self.norm(x), kept
 
@@ -200,3 +201,18 @@ class Phi3(nnx.Module):
     ) -> Float32[Array, "B T V"]:
         """All logits: for tests and short rows; training goes through `hidden` and `logits`."""
         return self.logits(self.hidden(tokens, segment_ids, positions, key_mask, rule))
+
+
+def _kept(remat: Remat) -> Any:
+    """The policy of `jax.checkpoint`: None = nothing but the inputs."""
+    policies = jax.checkpoint_policies
+    if remat == "dots":
+        return policies.dots_with_no_batch_dims_saveable
+    if remat == "offload":
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[BLOCK_INPUT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    return None

@@ -237,7 +237,7 @@ def _group(rest: str) -> int:
         return found[1].count(",") + 1
     if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
         return int(found[2])
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest):
         sizes = dict(re.findall(r"'([\w.]+)'=(\d+)", found[1]))
         axes = re.findall(r"'([\w.]+)'(?::\(\d+\)(\d+))?", found[2])
         return math.prod(int(part or sizes[axis]) for axis, part in axes)

@@ -106,7 +106,7 @@ def run(
             row_tokens=row_tokens,
             microbatches=microbatches,
             loss_share=data.loss_share,
-            dense=not wanted.chip.dimensions,
+            dense=given.get("attention", "dense") == "dense",
             **{name: given[name] for name in ("remat", "dtype", "param_dtype")},
         )
 
@@ -227,8 +227,8 @@ def _config(given: Mapping[str, Any], model: str, masked_file: Path | None) -> P
         vocab = settings.tokenizer_vocab(read_masked(masked_file)[1], masked_file)
     if given["init"] == settings.SCRATCH and not vocab:
         raise ConfigError(
-            "the size of the vocabulary comes from the data, which is not there yet: give "
-            "--masked FILE, or --config.training.model.vocab_size=N"
+            "the size of the vocabulary comes from the data, which is not there yet: run "
+            "`opengrok mask` first, or give --masked FILE or --model NAME"
         )
     return settings.model_config(
         init=given["init"],

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from opengrok_jax.progress import duration
 
-GIB = 2**30
 _NAMES = {
     "parameters": "parameters",
     "optimizer": "optimizer moments",
@@ -34,7 +33,8 @@ def show(plan: Mapping[str, Any], console: Console | None = None) -> None:
         f"{step['microbatches']} microbatches, {step['rows_per_device']} rows a device; remat "
         f"{step['remat']}, {step['dtype']} products, {step['param_dtype']} parameters."
     )
-    console.print(f"{plan['meaning'].capitalize()}.\n")
+    meaning = plan["meaning"]
+    console.print(f"{meaning[:1].upper()}{meaning[1:]}.\n")
     _print(console, "Does it fit?", _fit(plan))
     _print(console, "What it does", _work(plan))
     _print(console, "How long, how much", _cost(plan))
@@ -42,11 +42,11 @@ def show(plan: Mapping[str, Any], console: Console | None = None) -> None:
 
 def _fit(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     memory, has = plan["memory"], plan["slice"]["hbm_bytes"]
-    answer = "yes" if plan["fits"] else f"NO: needs {_gib(memory['peak'])} of {_gib(has)}"
+    answer = "yes" if plan["fits"] else f"NO: needs {_size(memory['peak'])} of {_size(has)}"
     yield "fits", answer
     for name, size in memory.items():
-        yield _NAMES[name], _gib(size)
-    yield "memory of a device", _gib(has)
+        yield _NAMES[name], _size(size)
+    yield "memory of a device", _size(has)
     largest = plan["largest"]
     if (largest["tried"] and len(largest["tried"]) > 1) or largest["too_many"]:
         fit, more = largest["rows_per_device"], largest["too_many"]
@@ -61,7 +61,7 @@ def _work(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if flops["matrix_products"] is not None:
         yield "matrix products in the program", f"{flops['matrix_products'] * devices:.3g}"
     for kind, found in (plan["collectives"] or {}).items():
-        amount = f"{found['bytes'] / 1e9:.2f} GB received a device"
+        amount = f"{_size(found['bytes'])} received a device"
         yield kind, f"{found['count']:,} times, {amount}"
     if plan["estimated_cycles"]:
         yield "compiler's estimated cycles", f"{plan['estimated_cycles']:,} (without kernels)"
@@ -69,8 +69,11 @@ def _work(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _cost(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, seconds in plan["seconds_at_peak"].items():
-        yield f"{name} at the published peak", f"{seconds:.2f} s an update"
-    yield f"expected, at {plan['efficiency']:.0%} of the slowest", f"{plan['step_seconds']:.2f} s"
+        yield f"{name} at the published peak", f"{_seconds(seconds)} an update"
+    yield (
+        f"expected, at {plan['efficiency']:.0%} of the slowest",
+        f"{_seconds(plan['step_seconds'])} an update",
+    )
     yield "tokens a second", f"{plan['tokens_per_second']:,.0f}"
     if plan["data"]:
         data = plan["data"]
@@ -90,5 +93,9 @@ def _print(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> Non
     console.print(table)
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:.2f} GiB"
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.2f} MiB"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s"
