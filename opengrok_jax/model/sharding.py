@@ -87,7 +87,7 @@ def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
     return ("layer", *axes) if path[0] == "layers" else axes
 
 
-def parameter_shardings(model: nnx.Module, mesh: Mesh) -> Any:
+def parameter_shardings(model: nnx.Module, mesh: Mesh | jax.sharding.AbstractMesh) -> Any:
     """The model's parameter `nnx.State` with a NamedSharding in place of each array.
 
     `model` may be abstract (from `nnx.eval_shape`). Raises ConfigError where an axis does not

@@ -141,7 +141,7 @@ def run(
             - plan_analytic.memory(work(per_device))["peak"]
         )
         limit = most_compilations if compiles else 64
-        largest_fit(probe, tried, slope=max(slope, 1), most=limit)
+        largest_fit(probe, tried, slope=float(max(slope, 1)), most=limit)
     fit = [count for count, one in tried.items() if one.fits]
     too_many = [count for count, one in tried.items() if not one.fits]
     seconds = _times(wanted, work(per_device), asked.answer)

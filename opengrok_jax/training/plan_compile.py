@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+_NOT_FOR_TPUS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # what they hold is for this machine
 SECONDS = 1800.0  # a compilation takes one to three minutes of one core
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -55,7 +56,7 @@ def compile_apart(request: Mapping[str, Any], seconds: float = SECONDS) -> dict[
       UserError: of the same kind as in the process.
       TrainingError: the compiler failed by itself, or took too long.
     """
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | ENVIRONMENT
+    environment = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_TPUS} | ENVIRONMENT
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__],

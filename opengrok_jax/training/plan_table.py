@@ -93,7 +93,7 @@ def _print(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> Non
     console.print(table)
 
 
-def _size(size: float) -> str:
+def _size(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.2f} MiB"
 
 

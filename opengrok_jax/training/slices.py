@@ -63,9 +63,13 @@ def parse_slice(text: str) -> Slice:
         raise ConfigError(
             f"{text!r} has {found.chips} chips; slices of up to {MOST_CHIPS} can be planned"
         )
-    # Chips come in boards of 2x2 (x1); the smallest slice of two axes is also sold as one chip.
-    if chip.dimensions and found.chips > 1 and any(size % 2 for size in found.shape[:2]):
+    # Chips come in boards of 2x2; a single one is sold of the kinds whose slices have two axes.
+    single = axes == 2 and found.chips == 1
+    even = all(size % 2 == 0 for size in found.shape[:2])
+    if chip.dimensions and not single and (not even or (axes == 2 and max(found.shape) > 16)):
+        longest = ", and no axis is longer than 16" if axes == 2 else ""
         raise ConfigError(
-            f"{text!r}: there is no such {name} slice; its first two axes are even, as in {example}"
+            f"{text!r}: there is no such {name} slice; its first two axes are even{longest}, as in "
+            f"{example}"
         )
     return found

@@ -37,6 +37,8 @@ def test_what_is_rented(text, chip, shape, chips, devices):
         ("h100:2x4", "a number of chips, as in h100:8"),
         ("v5e:3x4", "no such v5e slice"),
         ("v5p:2x1x2", "no such v5p slice"),
+        ("v5p:1x1x1", "no such v5p slice"),
+        ("v6e:2x64", "no axis is longer than 16"),
         ("v5e:16x32", "512 chips; slices of up to 256"),
     ],
 )
