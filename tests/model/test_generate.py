@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model import generate as generate_module
+from opengrok_jax.model import decoding
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.generate import generate, stream
@@ -88,7 +88,7 @@ def test_the_context_can_be_filled_to_the_last_token(model: Phi3) -> None:
 
 
 def test_one_compilation_whatever_the_number_of_steps(model: Phi3) -> None:
-    cache_size = getattr(generate_module._decode, "_cache_size")  # noqa: B009
+    cache_size = getattr(decoding._decode, "_cache_size")  # noqa: B009
     generate(model, prompts(4, 6), stop_ids=(1, 2), max_new_tokens=3, batch_size=3)
     before = cache_size()
     generate(model, prompts(9, 2, 5, 7), stop_ids=(3, 4), max_new_tokens=12, batch_size=3)
@@ -199,7 +199,7 @@ def test_cached_logits_equal_uncached(rule: Rule, long_model: Phi3) -> None:
         long_model, tokens, jnp.asarray((index < lengths[:, None]) * 1), mask, rule=rule
     )
     config = LONG
-    assert cache.keys.shape == (3, 2, room, config.num_key_value_heads, config.head_dim)
+    assert cache.keys.shape == (3, 2, config.num_key_value_heads, room, config.head_dim)
     for more in range(steps):
         at = lengths + more
         newest = tokens[np.arange(2), at]
