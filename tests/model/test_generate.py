@@ -1,6 +1,6 @@
-"""Against transformers, against one row at a time without a cache, and what is compiled when."""
+"""Against transformers, and against one row at a time without a cache."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from flax import nnx
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model import decoding
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.generate import generate, stream
@@ -85,14 +84,6 @@ def test_the_context_can_be_filled_to_the_last_token(model: Phi3) -> None:
     rows = prompts(CONTEXT - 2)
     (got,) = generate(model, rows, stop_ids=NEVER, max_new_tokens=2, batch_size=2)
     assert got.tolist() == step_by_step(model, rows[0], (), 2)
-
-
-def test_one_compilation_whatever_the_number_of_steps(model: Phi3) -> None:
-    cache_size = getattr(decoding._decode, "_cache_size")  # noqa: B009
-    generate(model, prompts(4, 6), stop_ids=(1, 2), max_new_tokens=3, batch_size=3)
-    before = cache_size()
-    generate(model, prompts(9, 2, 5, 7), stop_ids=(3, 4), max_new_tokens=12, batch_size=3)
-    assert cache_size() == before
 
 
 def test_no_prompts(model: Phi3) -> None:
@@ -269,32 +260,3 @@ def test_draws_depend_on_the_seed_and_not_on_the_batch(model: Phi3) -> None:
         sampling=Sampling(temperature=3.0, top_p=0.95, seed=1),
     )
     assert [*streamed] == first[0]
-
-
-@pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """Grows by one with everything that XLA compiles."""
-    names: list[str] = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            names.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def test_decoding_compiles_nothing_as_it_proceeds(
-    long_model: Phi3, compilations: list[str]
-) -> None:
-    """Prompt 5, 20 new tokens: the second token compiles the step, LongRoPE's change included."""
-    ids = stream(long_model, prompts(5)[0], stop_ids=NEVER, max_new_tokens=20)
-    first = [next(ids), next(ids)]
-    assert compilations, "the listener must hear something"
-    heard = len(compilations)
-    rest = [*ids]
-    assert len(compilations) == heard
-    (whole,) = generate(long_model, prompts(5), stop_ids=NEVER, max_new_tokens=20, batch_size=1)
-    assert len(compilations) == heard, "one loop serves the stream and the batch"
-    assert first + rest == whole.tolist()
