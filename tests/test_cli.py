@@ -126,7 +126,10 @@ def test_a_traceback_on_request(tmp_path):
 def test_generate_says_what_it_takes(tmp_path):
     done = opengrok("generate", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    flags = "--student --prompt --tokenizer --max-new-tokens --temperature --top-p --seed"
+    flags = (
+        "--checkpoint --prompt --system --tokenizer --max-new-tokens --temperature --top-p --seed"
+    )
+    flags += " --dtype"
     assert all(flag in done.stdout for flag in flags.split())
 
 
@@ -144,7 +147,7 @@ def test_generate_says_what_it_takes(tmp_path):
     ],
 )
 def test_generate_refuses_in_one_line(tmp_path, capsys, change, status, said):
-    words = ["generate", "--student", str(tmp_path / "none"), "--prompt", "hello", *change]
+    words = ["generate", "--checkpoint", str(tmp_path / "none"), "--prompt", "hello", *change]
     with pytest.raises(SystemExit) as stopped:
         cli.main(words)
     shown = capsys.readouterr()
@@ -164,7 +167,7 @@ def test_generate_prints_what_the_student_says(tmp_path):
     config = Phi3Config.tiny(opened.vocab_size, num_hidden_layers=1, initializer_range=0.3)
     save_hf(Phi3(config, rngs=nnx.Rngs(0)), config, tmp_path / "student")
     shutil.copy(tokenizers.EMBEDDED, tmp_path / "student" / "tokenizer.json")
-    words = ["generate", "--student", "student", "--prompt", "hello", "--max-new-tokens=9"]
+    words = ["generate", "--checkpoint", "student", "--prompt", "hello", "--max-new-tokens=9"]
     draws = [[], ["--temperature=2", "--seed=1"], ["--temperature=2", "--seed=1"]]
     greedy, drawn, again = (opengrok(*words, *more, cwd=tmp_path) for more in draws)
     for done in (greedy, drawn, again):

@@ -157,7 +157,8 @@ def _check(
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens={max_new_tokens}: expected at least 1")
     for number, prompt in enumerate(prompts):
-        check_room(f"prompt {number}", len(prompt), max_new_tokens, context)
+        what = f"prompt {number}" if len(prompts) > 1 else "the prompt"
+        check_room(what, len(prompt), max_new_tokens, context)
     if key_masks is not None and [*map(len, key_masks)] != [*map(len, prompts)]:
         raise ConfigError(
             f"{len(key_masks)} key masks of lengths {[*map(len, key_masks)][:5]} were given for "

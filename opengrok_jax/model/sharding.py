@@ -118,7 +118,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def on_mesh_of(tree: Any) -> AbstractContextManager[Any]:
     """`jax.set_mesh` for the mesh on which the arrays of a tree lie, if they lie on one."""
     placed = jax.tree.leaves(tree)[0].sharding
-    return jax.set_mesh(placed.mesh) if isinstance(placed, NamedSharding) else nullcontext()
+    mesh = placed.mesh if isinstance(placed, NamedSharding) else None
+    return jax.set_mesh(mesh) if isinstance(mesh, Mesh) else nullcontext()
 
 
 def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:
