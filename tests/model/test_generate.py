@@ -145,6 +145,39 @@ def test_greedy_equals_transformers(
     assert max(map(len, expected)) == 16
 
 
+def test_bfloat16_chooses_what_bfloat16_of_transformers_chooses(
+    hf_folder: Callable[..., Path], hf_model: Any
+) -> None:
+    """Token for token, until a row comes to a choice that rounding decides.
+
+    Such a choice is one where the logits of transformers in float32, on the very same tokens, have
+    their two highest nearer to each other than twice what its bfloat16 is off there at most: either
+    may then come first. From there on the rows have different texts and are not compared.
+    """
+    torch = pytest.importorskip("torch")
+    exact = hf_model()
+    folder, rows, new = hf_folder(exact), prompts(3, 11, 6, 14, 9, 20), 16
+    theirs = hf_model().bfloat16()
+    ours = load_hf(folder, param_dtype=jnp.bfloat16, dtype=jnp.bfloat16)
+    got = generate(ours, rows, stop_ids=(5, NEVER[0]), max_new_tokens=new, batch_size=3)
+    compared = 0
+    for row, answer in zip(rows, got, strict=True):
+        ids = torch.tensor(row[None].astype(np.int64))
+        with torch.no_grad():
+            grown = theirs.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new
+            )
+            at = slice(len(row) - 1, -1)
+            sure = exact(grown).logits[0, at]
+            off = (theirs(grown).logits[0, at].float() - sure).abs().amax(-1)
+        highest = sure.topk(2).values
+        rounding = (highest[:, 0] - highest[:, 1] <= 2 * off).tolist()
+        until = rounding.index(True) if True in rounding else len(rounding)
+        assert answer[:until].tolist() == grown[0, len(row) : len(row) + until].tolist()
+        compared += until
+    assert compared > 20, "enough choices must not hang on rounding"
+
+
 LONG = Phi3Config.tiny(
     61,
     hidden_size=30,
