@@ -36,6 +36,8 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 32000,
 }
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+
 
 def main() -> None:
     """Parses the flags, measures, prints."""
@@ -89,9 +91,7 @@ def measure(
         prompts, ids = list(drawn.astype(np.int32)), torch.tensor(drawn)
 
         def jax_side(new: int, prompts: Any = prompts, size: int = size) -> Any:
-            # The room of the longer run also for the shorter: the cache is the same.
-            stops = (-1,)
-            return generate(ours, prompts, stop_ids=stops, max_new_tokens=new, batch_size=size)
+            return generate(ours, prompts, stop_ids=(), max_new_tokens=new, batch_size=size)
 
         def torch_side(new: int, ids: Any = ids) -> Any:
             with torch.inference_mode():
@@ -107,13 +107,10 @@ def measure(
 
         same = np.mean(np.stack(jax_side(new_tokens)) == torch_side(new_tokens))
         row: dict[str, Any] = {"batch": size, "same_tokens": round(float(same), 4)}
-        for clock in (time.perf_counter, time.process_time):
-            first = by_turns(lambda: jax_side(1), lambda: torch_side(1), repeats, clock)
-            whole = by_turns(
-                lambda: jax_side(new_tokens), lambda: torch_side(new_tokens), repeats, clock
-            )
-            name = "wall" if clock is time.perf_counter else "processor"
-            row[name] = rates(size, prompt_tokens, new_tokens, first, whole)
+        first = by_turns(lambda: jax_side(1), lambda: torch_side(1), repeats)
+        whole = by_turns(lambda: jax_side(new_tokens), lambda: torch_side(new_tokens), repeats)
+        for name in CLOCKS:
+            row[name] = rates(size, prompt_tokens, new_tokens, first[name], whole[name])
         rows.append(row)
     versions = {m.__name__: m.__version__ for m in (jax, torch, transformers)}
     sizes = {"parameters": sum(p.numel() for p in theirs.parameters()), **SIZES}
@@ -150,21 +147,19 @@ def machine() -> str:
 
 
 def by_turns(
-    first: Callable[[], Any],
-    second: Callable[[], Any],
-    repeats: int,
-    clock: Callable[[], float],
-) -> list[float]:
-    """Median seconds of each by `clock`, run alternately so that a busy machine slows both."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+    first: Callable[[], Any], second: Callable[[], Any], repeats: int
+) -> dict[str, list[float]]:
+    """By each clock the median seconds of both, run alternately: a busy machine slows both."""
+    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CLOCKS}
     for call in (first, second):
         call()  # compiles, allocates
     for _ in range(repeats):
-        for call, into in zip((first, second), seconds, strict=True):
-            started = clock()
+        for side, call in enumerate((first, second)):
+            started = {name: clock() for name, clock in CLOCKS.items()}
             call()
-            into.append(clock() - started)
-    return [statistics.median(s) for s in seconds]
+            for name, clock in CLOCKS.items():
+                seconds[name][side].append(clock() - started[name])
+    return {name: [statistics.median(side) for side in both] for name, both in seconds.items()}
 
 
 if __name__ == "__main__":
