@@ -6,10 +6,11 @@ Prints one JSON object. Both sides are float32 on the CPU, greedy, with a cache,
 at once. Each runs once to warm up and is then timed by turns; figures are medians. Prefill is what
 a run for one new token takes, decode is what the others take on top of it.
 
-Wall time on a machine that others use says little: a library that waits for its own threads at
-every matrix product (torch does) loses far more to a busy core than one that does not, and by as
-much as the moment wills. So the process is tied to as many cores as `--threads` says, and beside
-the wall time stands the processor time of the process, which neighbours do not lengthen as much.
+The process is tied to as many cores as `--threads` says, and beside the wall time stands its
+processor time, because wall time on a busy machine can mislead: with two threads on two cores that
+others used too, torch was once 5.6 times slower than we at batch 8 and gave no more tokens a second
+than at batch 1; with one thread, on the same machine and busier, 1.3 to 1.4 times by either clock.
+Presumably its threads waited for each other at every matrix product.
 """
 
 from __future__ import annotations
