@@ -41,7 +41,11 @@ _NOT_FOR_TPUS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # what they hold is 
 SECONDS = 1800.0  # a compilation takes one to three minutes of one core
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_TOO_MUCH = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+# Two generations of libtpu.
+_TOO_MUCH = (
+    re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
+    re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
+)
 
 
 def available() -> bool:
@@ -189,8 +193,8 @@ def too_much(message: str) -> tuple[int, int]:
     Raises:
       TrainingError: it is about something else.
     """
-    found = _TOO_MUCH.search(message)
-    if not found:
+    found = next(filter(None, (pattern.search(message) for pattern in _TOO_MUCH)), None)
+    if found is None:
         reason = (message.strip().splitlines() or ["no reason given"])[0]
         raise TrainingError(f"the step does not compile for the slice: {reason[:300]}")
     needs, of_needs, has, of_has = found.groups()

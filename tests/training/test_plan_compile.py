@@ -47,6 +47,11 @@ def a_users_environment(monkeypatch):
     ("text", "expected"),
     [
         ("Used 20.25G of 15.75G hbm. Exceeded hbm capacity by 4.50G.", (20.25, 15.75)),
+        (
+            "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+            "required for HLO temporaries (15.78G) exceeds available HBM (15.75G). HLO module: x.",
+            (15.78, 15.75),
+        ),
         ("XLA:TPU ran out.\n  Used 512.00M of 15.75G hbm.", (0.5, 15.75)),
     ],
 )

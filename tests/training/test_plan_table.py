@@ -68,7 +68,7 @@ def test_what_is_shown():
 
 def test_what_is_not_known_is_not_shown():
     page = shown(data=None, money=None, hours=None, collectives=None, estimated_cycles=None)
-    for text in ("money", "data", "all-gather", "cycles"):
+    for text in ("money", "updates", "all-gather", "cycles"):
         assert text not in page
 
 
