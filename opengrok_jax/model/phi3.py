@@ -211,7 +211,7 @@ class Phi3(nnx.Module):
         return self.logits(self.hidden(tokens, segment_ids, positions, key_mask, rule))
 
 
-def _kept(remat: Remat) -> Any:
+def _kept(remat: str) -> Any:
     """The policy of `jax.checkpoint`: None = nothing but the inputs."""
     policies = jax.checkpoint_policies
     if remat == "dots":
