@@ -71,12 +71,13 @@ def run(
     made = [make_task(name, settings) for name, settings in tasks.items()]
     items = {task.name: load_items(task, limit) for task in made}
     examples = storage.read_records(examples_file, Example)
+    tokenizer = tokenizers.beside(student, tokenizer)
     opened = tokenizers.load(tokenizer)
     model, _ = load_student(student)
     inputs = {
         "student": storage.file_sha256(student / DIGESTS),
         "config": storage.file_sha256(student / CONFIG),
-        "tokenizer": storage.file_sha256(_file_of(tokenizer)),
+        "tokenizer": storage.file_sha256(tokenizers.path_of(tokenizer)),
     }
     jobs = [
         _Job(
@@ -282,11 +283,6 @@ def _check(
 def _path(folder: Path, task: Task, predictor: str) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", predictor.lower()).strip("-")
     return folder / f"{task.name}.{slug}.jsonl"
-
-
-def _file_of(tokenizer: str) -> Path:
-    path = Path(tokenizer) if tokenizer else tokenizers.EMBEDDED
-    return path / "tokenizer.json" if path.is_dir() else path
 
 
 def _as_tuple(value: Any) -> Any:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from opengrok_jax import hub
 from opengrok_jax import tokenizer as tokenizers
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model import generate
+from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sampling import Sampling
-from opengrok_jax.model.student import CONFIG, DIGESTS, load_student
-from opengrok_jax.model.tensorfile import INDEX_FILE
-from opengrok_jax.model.weights import load_hf
 from opengrok_jax.records import Message
 from opengrok_jax.tokenizer import ChatTokenizer
 
@@ -21,7 +20,7 @@ _BROKEN = "\ufffd"  # what the bytes of a character become before the last of th
 
 def run(
     *,
-    student: Path,
+    student: str | Path,
     prompt: str,
     tokenizer: str = "",
     max_new_tokens: int = 256,
@@ -32,7 +31,8 @@ def run(
     """The answer to one user turn; the pieces joined are its text.
 
     Args:
-      student: a folder by `opengrok finetune`, or one of Hugging Face: config.json, safetensors.
+      student: a folder by `opengrok finetune`, or one of Hugging Face: config.json, safetensors;
+        a `str` may also be a name on the hub.
       tokenizer: a tokenizer.json or its folder; "" = the one in the student's folder, or else the
         small one that ships with us, if the student is of its size.
       max_new_tokens: the answer is cut after as many, if `<|end|>` did not come before.
@@ -46,10 +46,11 @@ def run(
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens={max_new_tokens}: expected at least 1")
-    beside = (student / "tokenizer.json").is_file()
-    opened = tokenizers.load(tokenizer or (str(student) if beside else ""))
-    model = open_student(student)
-    check_tokenizer(opened, model, chosen=bool(tokenizer or beside))
+    folder = hub.folder_of(student)
+    tokenizer = tokenizers.beside(folder, tokenizer)
+    opened = tokenizers.load(tokenizer)
+    model = open_model(folder)
+    check_tokenizer(opened, model, chosen=bool(tokenizer))
     encoded = opened.encode_chat((Message(role="user", content=prompt),))
     ids = generate.stream(
         model,
@@ -59,19 +60,6 @@ def run(
         sampling=sampling,
     )
     return pieces(opened, ids)
-
-
-def open_student(folder: Path) -> Phi3:
-    """The model of either kind of folder.
-
-    Raises:
-      CheckpointError: neither, or a broken one.
-    """
-    weights = [folder / "model.safetensors", folder / INDEX_FILE]
-    is_hf = (folder / CONFIG).exists() and any(path.exists() for path in weights)
-    if is_hf and not (folder / DIGESTS).exists():
-        return load_hf(folder)
-    return load_student(folder)[0]
 
 
 def check_tokenizer(tokenizer: ChatTokenizer, model: Phi3, *, chosen: bool) -> None:

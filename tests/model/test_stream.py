@@ -74,7 +74,7 @@ def test_the_tokenizer_beside_the_student_is_taken(tmp_path: Path, model: Phi3) 
 
 
 def test_no_student(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not a student"):
+    with pytest.raises(CheckpointError, match="holds no model"):
         said(tmp_path)
 
 

@@ -59,8 +59,8 @@ def test_good_settings_pass(given):
         ("mesh", 8, "a size for each of data, fsdp, tensor"),
         ("mesh", {"model": 1}, "axes data, fsdp, tensor"),
         ("mesh", {"data": 0}, "a whole number, or -1"),
-        ("init", "phi-3-mini", "'scratch' or a Hugging Face folder"),
-        ("init", "", "'scratch' or a Hugging Face folder"),
+        ("init", "phi-3-mini", "'scratch', a folder of Hugging Face or of a student, or a name"),
+        ("init", "", "'scratch', a folder of Hugging Face or of a student, or a name"),
     ],
 )
 def test_a_wrong_value_is_named(given, name, value, said):
@@ -88,7 +88,7 @@ def test_rows_are_shared_out_evenly():
 
 
 class TestModelConfig:
-    def config(self, model, init="scratch", row_tokens=48, vocab=61):
+    def config(self, model, init=None, row_tokens=48, vocab=61):
         return model_config(init=init, model=model, row_tokens=row_tokens, tokenizer_vocab=vocab)
 
     def test_vocabulary_is_the_tokenizers_rounded_up(self, settings):
@@ -133,9 +133,9 @@ class TestModelConfig:
 
         config = Phi3Config.tiny(61)
         (tmp_path / "config.json").write_text(hf_config.write(config, "float32"))
-        assert self.config({"hidden_size": 8}, init=str(tmp_path)) == config
+        assert self.config({"hidden_size": 8}, init=tmp_path) == config
         with pytest.raises(ConfigError, match="61 token rows, the data's tokenizer 62"):
-            self.config({}, init=str(tmp_path), vocab=62)
+            self.config({}, init=tmp_path, vocab=62)
 
 
 @pytest.mark.parametrize("provenance", [{}, {"vocab_size": "61"}, {"vocab_size": 0}])
