@@ -70,7 +70,7 @@ def run(*, source: str | Path, out: Path, to: str = "orbax", dtype: str = "") ->
         extra, of another shape or of a dtype that cannot be loaded; `out` holds something.
       StorageError: the disk refused, or is too small.
     """
-    out = Path(out).absolute()
+    out = Path(out).resolve()  # through a link, so that the link stays and what it names is made
     if to not in TARGETS:
         raise ConfigError(f"to={to!r}: expected one of {', '.join(TARGETS)}")
     if dtype and dtype not in KEPT:
@@ -78,6 +78,8 @@ def run(*, source: str | Path, out: Path, to: str = "orbax", dtype: str = "") ->
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is there already; remove it or choose another folder")
     source = hub.folder_of(source)
+    if out.is_relative_to(source.resolve()):
+        raise CheckpointError(f"{out} lies inside the source {source}; choose a folder outside it")
     opened = open_source(source)
     kept = {name: KEPT.get(dtype, stored) for name, (_, stored) in opened.tensors.items()}
     total = sum(prod(shape) * kept[name].itemsize for name, (shape, _) in opened.tensors.items())

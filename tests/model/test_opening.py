@@ -71,7 +71,7 @@ def test_either_kind_is_spread_over_a_mesh(folder: Path) -> None:
         jax.tree.map(np.testing.assert_array_equal, spread, halves)
         same = jax.tree.map(lambda a, s: a.sharding.is_equivalent_to(s, a.ndim), spread, wanted)
         assert all(jax.tree.leaves(same)), same
-        print(max(len({s.index for s in a.addressable_shards}) for a in jax.tree.leaves(spread)))
+        print(max(len({str(s.index) for s in a.addressable_shards}) for a in jax.tree.leaves(spread)))
     """)
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
