@@ -26,7 +26,8 @@ from opengrok_jax.progress import say
 # Besides the weights, what a published folder holds for tokenizing, generating and licensing.
 CARRIED_SUFFIXES = (".json", ".jinja", ".md", ".model", ".txt")
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
-WANTED = ["*.safetensors", *(f"*{suffix}" for suffix in CARRIED_SUFFIXES), *LICENCES]
+BESIDE = [*(f"*{suffix}" for suffix in CARRIED_SUFFIXES), *LICENCES]
+WEIGHTS = "*.safetensors"
 # Other forms of the same weights: in folders of their own, in one piece, and the lists of pickles.
 UNWANTED = ["*/*", "consolidated*", "*.bin.index.json"]
 
@@ -44,8 +45,10 @@ def is_name(given: str | Path) -> bool:
     return _NAME.fullmatch(given) is not None
 
 
-def folder_of(given: str | Path) -> Path:
+def folder_of(given: str | Path, *, weights: bool = True) -> Path:
     """The folder of a model: the path itself, or for a name on the hub the copy in its cache.
+
+    `weights` False leaves them where they are: for the tokenizer and the like.
 
     A path that exists wins over a name; a `Path`, or what begins with `.`, `/` or `~`, is never
     asked of the hub.
@@ -59,10 +62,10 @@ def folder_of(given: str | Path) -> Path:
         return Path(given).expanduser()
     found = _NAME.fullmatch(str(given))
     assert found is not None
-    return _download(found["name"], found["revision"])
+    return _download(found["name"], found["revision"], [*BESIDE, *([WEIGHTS] if weights else [])])
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
     with needs_extra("hub"):
         from huggingface_hub import constants, errors, snapshot_download, utils
 
@@ -71,7 +74,7 @@ def _download(name: str, revision: str | None) -> Path:
     cache = Path(constants.HF_HUB_CACHE)
     chosen: Any = {
         "revision": revision,
-        "allow_patterns": WANTED,
+        "allow_patterns": wanted,
         "ignore_patterns": UNWANTED,
         "library_name": "opengrok-jax",
     }

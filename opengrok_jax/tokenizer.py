@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from opengrok_jax import hub
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Message
 
@@ -171,13 +172,13 @@ class _Pieces:
 
 
 def load(name: str = "") -> ChatTokenizer:
-    """The tokenizer in a folder or `tokenizer.json`; "" is the small one that ships with us."""
+    """The tokenizer of a folder, a `tokenizer.json` or a name on the hub; "" is our small one."""
     return ChatTokenizer(path_of(name))
 
 
 def path_of(name: str = "") -> Path:
-    """The file that `load` opens."""
-    path = Path(name) if name else EMBEDDED
+    """The file that `load` opens; raises as `hub.folder_of` does."""
+    path = hub.folder_of(name, weights=False) if name else EMBEDDED
     return path / "tokenizer.json" if path.is_dir() else path
 
 

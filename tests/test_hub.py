@@ -11,9 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
 from opengrok_jax import hub
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.opening import open_model
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.weights import save_hf
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_secretsecretsecret"
@@ -48,6 +55,7 @@ class Hub(ThreadingHTTPServer):
         self.drops = 0  # answers still to be cut after half of their bytes
         self.status = 0  # what everything is answered with, if not 0
         self.error = ""  # X-Error-Code of that
+        self.files = FILES
 
     @property
     def url(self) -> str:
@@ -86,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(self.server.status, b"{}", **refused)
         api, files = "/api/models/me/model", f"/me/model/resolve/{COMMIT}/"
         if path in (api, f"{api}/revision/main", f"{api}/revision/v1"):
-            names = [{"rfilename": name} for name in FILES]
+            names = [{"rfilename": name} for name in self.server.files]
             body = {"id": "me/model", "modelId": "me/model", "sha": COMMIT, "siblings": names}
             return self.answer(200, json.dumps(body).encode())
         if path.startswith(f"{api}/revision/"):
@@ -94,11 +102,11 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith(f"{api}/tree/{COMMIT}"):
             rows: list[dict[str, Any]] = [
                 {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
-                for n, c in FILES.items()
+                for n, c in self.server.files.items()
             ]
             return self.answer(200, json.dumps(rows).encode())
-        if path.startswith(files) and path.removeprefix(files) in FILES:
-            body = FILES[path.removeprefix(files)]
+        if path.startswith(files) and path.removeprefix(files) in self.server.files:
+            body = self.server.files[path.removeprefix(files)]
             etag = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X_Repo_Commit": COMMIT}
             wanted = self.headers.get("Range")
             if wanted is None:
@@ -258,9 +266,50 @@ def test_a_path_is_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert not hub.is_name(given), given
 
 
+TOKENIZER = CHILD.replace("hub.folder_of", "tokenizer.path_of").replace("hub", "tokenizer")
+
+
+def test_of_a_tokenizer_no_weights_are_fetched(served: Hub, ask: Any) -> None:
+    path = Path(ask("me/model", TOKENIZER).stdout.strip())
+    assert (path.name, path.read_bytes()) == ("tokenizer.json", FILES["tokenizer.json"])
+    assert not list(path.parent.glob("*.safetensors"))
+    assert contents(ask("me/model")) == {name: FILES[name] for name in FETCHED}
+
+
+CONVERT = """
+import sys
+from opengrok_jax.cli import main
+main(["convert", "--source", sys.argv[1], "--out", sys.argv[1].replace("/", "-")])
+"""
+
+
+def test_a_model_is_converted_by_its_name(served: Hub, ask: Any, tmp_path: Path) -> None:
+    config = Phi3Config.tiny(
+        64, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = Phi3(config, rngs=nnx.Rngs(0))
+    save_hf(model, config, tmp_path / "published")
+    weights = {p.name: p.read_bytes() for p in (tmp_path / "published").iterdir()}
+    served.files = {
+        "LICENSE": b"terms",
+        "tokenizer.json": b"{ }",
+        "code.py": b"import os",
+    } | weights
+    done = ask("me/model@v1", CONVERT)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "me-model@v1" / "LICENSE").read_bytes() == b"terms"
+    assert not (tmp_path / "me-model@v1" / "code.py").exists()
+    found = open_model(tmp_path / "me-model@v1")
+    jax.tree.map(
+        np.testing.assert_array_equal, nnx.state(found, nnx.Param), nnx.state(model, nnx.Param)
+    )
+    done = ask("me/other", CONVERT)
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+    assert done.stderr.startswith("opengrok: me/other is neither a folder here nor a model")
+
+
 def test_without_the_library_its_extra_is_named(ask: Any) -> None:
     hidden = CHILD.replace("import sys", "import sys\nsys.modules['huggingface_hub'] = None", 1)
     said = ask("me/model", hidden)
-    assert "MissingExtra: huggingface_hub is not installed; it comes with the extra 'hub'" in (
-        one_line(said) if "Error: " in said.stderr else said.stderr
-    )
+    wanted = "MissingExtra: huggingface_hub is not installed; it comes with the extra 'hub'"
+    assert said.stderr.startswith(wanted)
