@@ -50,7 +50,8 @@ def run(
       student: folder that `student.save_student` wrote.
       examples_file: kept.jsonl; its training examples teach the floors.
       out: folder of this stage.
-      tokenizer: folder or file, as in `tokenizer.load`.
+      tokenizer: folder or file, as in `tokenizer.load`; "" = the one in the student's folder, or
+        else the small one that ships with us.
       tasks: name -> settings, as in `tasks.make_task`.
       predictors: "likelihood", "generation" or both.
       limit: posts of each task, 0 for all; chosen as `tasks.load_items` says.

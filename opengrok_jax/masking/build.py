@@ -72,7 +72,8 @@ def run(
     Args:
       examples_file: .jsonl of `records.Example`.
       out: folder for masked.parquet, corpus.json and tokenizer/.
-      tokenizer: folder or tokenizer.json of a Phi-3 tokenizer; "" is the small one we ship.
+      tokenizer: folder, tokenizer.json or name on the hub of a Phi-3 tokenizer; "" is the small
+        one we ship.
       pipeline: name or folder of a spaCy pipeline; "" is the small one we ship.
       preset: a key of `keep.PRESETS`. It sets all six numbers that follow, whatever they say;
         "" leaves them as given.

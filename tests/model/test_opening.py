@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,8 @@ def _save_hf(folder: Path, model: Phi3, config: Phi3Config) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
-def test_either_kind_is_opened(folder: Path, model: Phi3, dtype: object) -> None:
-    found = nnx.state(open_model(folder, dtype), nnx.Param)  # pyright: ignore[reportArgumentType]
+def test_either_kind_is_opened(folder: Path, model: Phi3, dtype: Any) -> None:
+    found = nnx.state(open_model(folder, dtype), nnx.Param)
     wanted = jax.tree.map(lambda a: a.astype(dtype or a.dtype), nnx.state(model, nnx.Param))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert {a.dtype for a in jax.tree.leaves(found)} == {jnp.dtype(dtype or jnp.float32)}
