@@ -115,8 +115,7 @@ def model_config(
       ConfigError: unknown or contradicting sizes, a vocabulary smaller than the tokenizer's, or
         rows longer than the model's context.
     """
-    scratch = {**(ids or {}), **model}
-    config = _scratch(scratch, tokenizer_vocab) if init is None else hf_config.read(init)
+    config = _scratch(model, tokenizer_vocab, ids or {}) if init is None else hf_config.read(init)
     if config.vocab_size < tokenizer_vocab:
         raise ConfigError(
             f"the model has {config.vocab_size} token rows, the data's tokenizer {tokenizer_vocab} "
@@ -128,7 +127,7 @@ def model_config(
     return config
 
 
-def _scratch(model: Mapping[str, Any], tokenizer_vocab: int) -> Phi3Config:
+def _scratch(model: Mapping[str, Any], tokenizer_vocab: int, ids: Mapping[str, Any]) -> Phi3Config:
     known = {field.name for field in fields(Phi3Config)} - {"hf_text"}
     if unknown := sorted(set(model) - known):
         raise ConfigError(f"model has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
@@ -137,6 +136,8 @@ def _scratch(model: Mapping[str, Any], tokenizer_vocab: int) -> Phi3Config:
     sizes |= model
     if not sizes.get("vocab_size"):
         sizes["vocab_size"] = -(-tokenizer_vocab // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    if sizes["vocab_size"] >= tokenizer_vocab:  # else the caller says what is wrong
+        sizes |= {name: i for name, i in ids.items() if name not in model}
     if isinstance(sizes.get("rope_scaling"), Mapping):
         rope: dict[str, Any] = dict(sizes["rope_scaling"])
         if unknown := sorted(set(rope) - {field.name for field in fields(LongRope)}):

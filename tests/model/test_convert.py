@@ -475,6 +475,7 @@ def test_a_disk_that_fills_up_leaves_nothing(to: str, saved: Path, tmp_path: Pat
     assert status == 1, said
     (line,) = [line for line in said.splitlines() if "Error" in line]
     assert line.startswith("StorageError: cannot write")
+    assert "File too large; free some space" in line
     assert "Traceback" not in said
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
 
