@@ -55,6 +55,7 @@ def folder_of(given: str | Path, *, weights: bool = True) -> Path:
 
     Raises:
       CheckpointError: no such model or revision there, it is gated, or the hub does not answer.
+      ConfigError: a name that no model can have.
       StorageError: the disk is too small, or refused.
       MissingExtra: huggingface_hub is not installed.
     """
@@ -114,7 +115,7 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
 
 def _announce(name: str, planned: list[Any], cache: Path) -> None:
     """Says how much will come; raises StorageError if the disk has no room for it."""
-    needed = sum(file.file_size for file in planned if file.will_download)
+    needed = sum(file.file_size or 0 for file in planned if file.will_download)
     if not needed:
         return
     there = next(path for path in (cache, *cache.parents) if path.exists())

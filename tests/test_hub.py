@@ -220,6 +220,11 @@ def test_an_unknown_revision(ask: Any) -> None:
     assert one_line(ask("me/model@v7")).endswith("me/model is on the hub, but has no revision v7")
 
 
+def test_a_name_that_no_model_can_have(served: Hub, ask: Any) -> None:
+    assert one_line(ask("me/mo--del")).startswith("ConfigError: me/mo--del cannot be a name on")
+    assert not served.asked
+
+
 def test_without_a_connection_the_cache_serves(served: Hub, ask: Any, tmp_path: Path) -> None:
     line = one_line(ask("me/model", HF_HUB_OFFLINE="1"))
     assert "could not be had from the hub: OfflineModeIsEnabled" in line
