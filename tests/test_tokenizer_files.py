@@ -256,7 +256,7 @@ def test_what_is_trained_is_served_by_transformers(trained: Path, exported: Path
         said = ids[prompt["input_ids"].shape[1] :]
         assert said[-1] == chat.end_id  # it stopped by itself
         text = theirs.decode(said, skip_special_tokens=True)
-        assert text == "".join(stream.run(student=trained, prompt=question, max_new_tokens=30))
+        assert text == "".join(stream.run(checkpoint=trained, prompt=question, max_new_tokens=30))
         assert text.strip() == answer  # and it learnt
 
 
