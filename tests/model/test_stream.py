@@ -166,9 +166,10 @@ def test_system_turn_and_dtype_reach_the_model(
     save_student(tmp_path / "ours", model, model.config)
     save_hf(model, model.config, tmp_path / "theirs")
     for name in ("ours", "theirs"):
-        half = open_model(tmp_path / name, "bfloat16", dtype="bfloat16")
+        dtype = stream.DTYPES["bfloat16"]
+        half = open_model(tmp_path / name, dtype, dtype=dtype)
         assert {str(a.dtype) for a in jax.tree.leaves(nnx.state(half))} == {"bfloat16"}
-        assert half.dtype == stream.DTYPES["bfloat16"]
+        assert half.dtype == dtype
     assert stream.chat("a", "b") == (
         Message(role="system", content="b"),
         Message(role="user", content="a"),
