@@ -23,11 +23,22 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from opengrok_jax import hub
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Message
 
 ROLES = ("template", "prompt", "response")
 TEMPLATE, PROMPT, RESPONSE = range(3)
+
+# What `encode_chat` renders, in the words of a tokenizer_config.json. After an answer that ends the
+# chat there is no newline: the student is not to learn one.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>' }}"
+    "{% if not loop.last or add_generation_prompt %}{{ '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
 
 EMBEDDED = Path(__file__).parent / "assets" / "tokenizer" / "tokenizer.json"
 
@@ -58,6 +69,7 @@ class ChatTokenizer:
       vocab_size: number of ids the file can produce; a model may have more rows (Phi-3: 32,064).
       end_id: id of `<|end|>`, which ends every turn.
       eos_id: id of `<|endoftext|>`, also Phi-3's padding.
+      bos_id: id of `<s>`, which Phi-3 names and never puts before a text; None = there is none.
     """
 
     def __init__(self, path: Path):
@@ -84,6 +96,7 @@ class ChatTokenizer:
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.end_id = self._added["<|end|>"][0]
         self.eos_id = self._added["<|endoftext|>"][0]
+        self.bos_id = self._added["<s>"][0] if "<s>" in self._added else None
 
     def encode_chat(self, messages: tuple[Message, ...], response: str | None = None) -> Encoded:
         """Renders and encodes a chat.
@@ -159,8 +172,16 @@ class _Pieces:
 
 
 def load(name: str = "") -> ChatTokenizer:
-    """The tokenizer in a folder or `tokenizer.json`; "" is the small one that ships with us."""
-    if not name:
-        return ChatTokenizer(EMBEDDED)
-    path = Path(name)
-    return ChatTokenizer(path / "tokenizer.json" if path.is_dir() else path)
+    """The tokenizer of a folder, a `tokenizer.json` or a name on the hub; "" is our small one."""
+    return ChatTokenizer(path_of(name))
+
+
+def path_of(name: str = "") -> Path:
+    """The file that `load` opens; raises as `hub.folder_of` does."""
+    path = hub.folder_of(name, weights=False) if name else EMBEDDED
+    return path / "tokenizer.json" if path.is_dir() else path
+
+
+def beside(student: Path, name: str = "") -> str:
+    """`name`, or if that is "" the student's folder, if a tokenizer lies in it."""
+    return name or (str(student) if (student / "tokenizer.json").is_file() else "")

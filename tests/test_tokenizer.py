@@ -35,6 +35,14 @@ def test_the_drawing_in_the_docstring(shared_data):
     assert (phi3.vocab_size, phi3.end_id, phi3.eos_id) == (32011, 32007, 32000)
 
 
+def test_the_students_own_tokenizer_is_taken_unless_another_is_named(tmp_path):
+    assert tokenizer.beside(tmp_path, "") == ""
+    assert tokenizer.path_of("") == tokenizer.EMBEDDED
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert tokenizer.path_of(tokenizer.beside(tmp_path)) == tmp_path / "tokenizer.json"
+    assert tokenizer.beside(tmp_path, "other") == "other"
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_ids_are_those_of_the_rendered_chat(shared_data, rounds):
     """The oracle is the file itself, given the whole chat as one string."""
