@@ -87,7 +87,7 @@ class Phi3(nnx.Module):
         key_mask: Bool[Array, "B T"] | None = None,
         rule: Rule = "none",
     ) -> Float[Array, "{self.config.num_hidden_layers+1} B T D"]:
-        """The states between the blocks, (L + 1, B, T, D), as `output_hidden_states` of HF has them.
+        """The states between the blocks, (L + 1, B, T, D): the `output_hidden_states` of HF.
 
         [0] is the embedding, [l] what block l gives to block l + 1 (counted from 1), and [L] is
         `hidden`: the last block's output after the final norm. Arguments, dtype and errors are
