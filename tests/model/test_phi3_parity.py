@@ -1,6 +1,7 @@
 """Logits and hidden states against transformers: named cases, random configs, and in bfloat16."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,10 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def check_case(case: Case, hf_folder: Any, hf_model: Any, hf_outputs: Any) -> None:
-    theirs = hf_model(seed=case.seed, **case.fields)
+    # Wider layers draw smaller weights: with scores in the tens a softmax multiplies the rounding
+    # errors of float32, and torch itself is more than 1e-5 from its result in float64.
+    spread = min(0.3, 2 / math.sqrt(case.fields["hidden_size"]))
+    theirs = hf_model(seed=case.seed, spread=spread, **case.fields)
     pad = case.fields["pad_token_id"]
     if case.zero_padding_row and pad is not None:
         theirs.model.embed_tokens.weight.data[pad] = 0.0
