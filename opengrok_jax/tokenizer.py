@@ -40,6 +40,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 
+# What `rstrip` swallows: White_Space of Unicode. Python strips four separators more.
+WHITE_SPACE = "".join(
+    c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f"
+)
+
 EMBEDDED = Path(__file__).parent / "assets" / "tokenizer" / "tokenizer.json"
 
 
@@ -50,7 +55,9 @@ class Encoded:
     Attributes:
       text: the rendered chat.
       tokens: int32 [T].
-      spans: int32 [T, 2], start and end of each token in `text`, in code points.
+      spans: int32 [T, 2], start and end of each token in `text`, in code points. The tokens of one
+        character (its bytes, where the vocabulary lacks it) share its span, and so does the space
+        that the file puts before a text; what `rstrip` swallows is in no span.
       roles: int8 [T], index into `ROLES`; the `<|end|>` of an answer belongs to the response.
       special: bool [T], True for `<|user|>`, `<|end|>` and their like.
     """
@@ -84,7 +91,12 @@ class ChatTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise DataError(f"{path}: not a tokenizer.json: {error}") from None
-        # What a post says must never become a control token, whatever it spells.
+        # What a post says must never become a control token, whatever it spells. Phi-3's `</s>` is
+        # one that its file does not call special, so that HTML in a post would spell it.
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        for token in added:
+            token.special = True
+        self._tokenizer.add_special_tokens([*added])
         self._tokenizer.encode_special_tokens = True
         self._added: dict[str, tuple[int, AddedToken]] = {
             token.content: (index, token)
@@ -152,7 +164,7 @@ class _Pieces:
         start = len(self._text)
         piece = lead + content
         self._text += piece
-        kept = piece.lstrip() if self._swallow else piece
+        kept = piece.lstrip(WHITE_SPACE) if self._swallow else piece
         offset = start + len(piece) - len(kept)
         encoding = self._tokenizer.encode(kept, add_special_tokens=False)
         for index, (low, high) in zip(encoding.ids, encoding.offsets, strict=True):
