@@ -14,6 +14,7 @@ from typing import Any
 from flax import nnx
 from jax.sharding import AbstractMesh
 
+from opengrok_jax import hub
 from opengrok_jax.errors import ConfigError, MissingExtra
 from opengrok_jax.masked_file import read_masked
 from opengrok_jax.model import hf_config
@@ -230,8 +231,9 @@ def _config(given: Mapping[str, Any], model: str, masked_file: Path | None) -> P
             "the size of the vocabulary comes from the data, which is not there yet: run "
             "`opengrok mask` first, or give --masked FILE or --model NAME"
         )
+    scratch = given["init"] == settings.SCRATCH
     return settings.model_config(
-        init=given["init"],
+        init=None if scratch else hub.folder_of(given["init"], weights=False),
         model=given["model"],
         row_tokens=given["row_tokens"],
         tokenizer_vocab=vocab,
