@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
-ABSENT = -1  # an id slot without a token, in the rows of `topk_kl`
 _NOTHING = 1e-6  # what float32 may leave of 1 - sum(p) when every token with mass was stored
 
 
@@ -71,7 +70,7 @@ def topk_kl(
 
     Args:
       student: logits.
-      ids: of the student's vocabulary, no two alike; `ABSENT` fills a row up.
+      ids: of the student's vocabulary, no two alike; `soft_file.ABSENT` fills a row up.
       logprobs: the teacher's, at temperature 1; read only where there is an id.
     """
     there = ids >= 0

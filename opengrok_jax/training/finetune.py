@@ -32,7 +32,7 @@ from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.model.student import save_student
 from opengrok_jax.model.weights import load_hf
 from opengrok_jax.progress import say
-from opengrok_jax.training import batches, loop, optimizer, settings, step
+from opengrok_jax.training import batches, loop, optimizer, packing, settings, step
 from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
 
@@ -147,7 +147,7 @@ def run(
     form: Any = {"row_tokens": row_tokens, "normalize": normalize}
     train = batches.packed(
         of_split["train"],
-        lambda rows: batches.data_order(
+        lambda rows: packing.data_order(
             rows, rows_per_batch=rows_per_batch, epochs=epochs, max_steps=max_steps, seed=seed
         ),
         **form,
@@ -171,7 +171,7 @@ def run(
     if eval_every:
         rows = rows_per_batch // microbatches
         valid = batches.packed(
-            of_split["valid"], partial(batches.in_order, rows_per_batch=rows), **form
+            of_split["valid"], partial(packing.in_order, rows_per_batch=rows), **form
         )
         one = step.make_eval_step(graph, capacity=valid.capacity(groups), **attention)
         evaluate = partial(_mean_loss, one, valid, devices)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.sharding import RULES, parameter_shardings
 from opengrok_jax.training.batches import Batch
-from opengrok_jax.training.losses import cross_entropy
+from opengrok_jax.training.objective import HARD, Objective, summed_loss
 
 
 class TrainState(NamedTuple):
@@ -100,8 +100,12 @@ def make_train_step(
     rule: Rule,
     capacity: int,
     groups: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepReport]]:
-    """The update; takes a batch of (M, b, T) arrays and gives its old state's memory to the new.
+    objective: Objective = HARD,
+    teacher: nnx.GraphDef | None = None,
+) -> Callable[..., tuple[TrainState, StepReport]]:
+    """The update: (state, batch of (M, b, T) arrays[, parameters of the teacher]) -> state, report.
+
+    The memory of the old state goes to the new one.
 
     Each microbatch adds its summed loss, its total weight and the gradient of the sum; one division
     by the total weight comes after the last. The result is that of one large batch, however
@@ -112,13 +116,22 @@ def make_train_step(
       optimizer, rate: from optimizer.py.
       like: a state, or an abstract one: where each array lies, before and after.
       rule: of the masked attention.
-      capacity, groups: C and G of `losses.cross_entropy`, per microbatch.
+      capacity, groups: C and G of `losses.weighted_sum`, per microbatch.
+      objective: what is minimised.
+      teacher: of the model beside the student, if the objective needs one.
     """
 
-    def summed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _loss(graph, params, batch, rule=rule, capacity=capacity, groups=groups)
+    def update(
+        state: TrainState, batches: Batch, of_teacher: Any = None
+    ) -> tuple[TrainState, StepReport]:
+        beside = None if teacher is None else nnx.merge(teacher, of_teacher)
 
-    def update(state: TrainState, batches: Batch) -> tuple[TrainState, StepReport]:
+        def summed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            return summed_loss(
+                nnx.merge(graph, params), batch, objective=objective, rule=rule,
+                capacity=capacity, groups=groups, teacher=beside,
+            )  # fmt: skip
+
         def accumulate(carry: tuple[Any, ...], batch: Batch) -> tuple[tuple[Any, ...], None]:
             grads, loss, weight = carry
             (more, heavier), added = jax.value_and_grad(summed, has_aux=True)(state.params, batch)
@@ -146,10 +159,16 @@ def make_train_step(
 def make_eval_step(
     graph: nnx.GraphDef, *, rule: Rule, capacity: int, groups: int
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """(summed loss, total weight) of one (b, T) batch, undivided; arguments as above."""
+    """(summed loss, total weight) of one (b, T) batch, undivided; arguments as above.
+
+    Cross-entropy whatever is minimised: the one number that runs of any objective share.
+    """
 
     def evaluate(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _loss(graph, params, batch, rule=rule, capacity=capacity, groups=groups)
+        model = nnx.merge(graph, params)
+        return summed_loss(
+            model, batch, objective=HARD, rule=rule, capacity=capacity, groups=groups
+        )
 
     return jax.jit(evaluate)
 
@@ -169,31 +188,15 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
 
     def put(x: np.ndarray) -> jax.Array:
         if microbatches:
-            x = x.reshape(microbatches, -1, x.shape[-1])
+            x = x.reshape(microbatches, -1, *x.shape[1:])
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return Batch(*map(put, batch))
+    return jax.tree.map(put, batch)
 
 
 def row_groups(mesh: Mesh) -> int:
     """G: over how many parts of the mesh the rows of a batch are split."""
     return int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
-
-
-def _loss(
-    graph: nnx.GraphDef, params: Any, batch: Batch, *, rule: Rule, capacity: int, groups: int
-) -> tuple[jax.Array, jax.Array]:
-    model: Any = nnx.merge(graph, params)
-    hidden = model.hidden(batch.tokens, batch.segment_ids, batch.positions, batch.key_mask, rule)
-    return cross_entropy(
-        model.logits,
-        hidden,
-        batch.targets,
-        batch.loss_weight,
-        batch.norm_weight,
-        capacity=capacity,
-        groups=groups,
-    )
 
 
 def _float32(params: Any) -> Any:

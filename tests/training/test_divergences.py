@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opengrok_jax.soft_file import ABSENT
 from opengrok_jax.training import divergences
-from opengrok_jax.training.divergences import ABSENT
 
 V, K = 11, 3
 

@@ -10,7 +10,7 @@ from flax import nnx
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
-from opengrok_jax.training import batches, optimizer, step
+from opengrok_jax.training import batches, optimizer, packing, step
 
 RATE = optax.constant_schedule(1.0)
 CAPACITY = 64
@@ -85,7 +85,7 @@ def lonely(bench):
 @pytest.mark.parametrize("normalize", ["token", "example"])
 @pytest.mark.parametrize("microbatches", [1, 3])
 def test_packing_and_microbatches_change_no_gradient(bench, lonely, normalize, microbatches):
-    rows = batches.pack([len(e.tokens) for e in bench.data], 48)
+    rows = packing.pack([len(e.tokens) for e in bench.data], 48)
     assert max(len(row) for row in rows) > 1
     rows = [rows[0], *([] for _ in range(-len(rows) % 3)), *rows[1:]]  # uneven microbatches
     found = bench.step(rows, normalize=normalize, microbatches=microbatches)
@@ -128,7 +128,7 @@ def bfloat16_run(tiny, mesh, data):
     adamw = optimizer.make_optimizer(rate=rate, weight_decay=0.1, clip_norm=1.0)
     packed = batches.packed(
         data,
-        lambda rows: batches.data_order(
+        lambda rows: packing.data_order(
             rows, rows_per_batch=2, epochs=5 / rows, max_steps=0, seed=0
         ),
         row_tokens=48,
