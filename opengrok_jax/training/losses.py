@@ -52,9 +52,7 @@ def weighted_sum(
 
     def summed(*pieces: jax.Array) -> jax.Array:
         *rows, weight = pieces
-        losses = per_position(*rows)
-        # `where` and not only the product: 0 * inf would be NaN.
-        return jnp.sum(jnp.where(weight == 0, 0.0, weight * losses))
+        return jnp.sum(weight * per_position(*rows))
 
     chunks = -(-capacity // chunk)
     if chunks == 1:
@@ -80,7 +78,7 @@ def gather(
     capacity: int,
     groups: int,
 ) -> tuple[Shaped[Array, "G C ..."], ...]:
-    """The loss-bearing positions of each group, in order, then others (weight 0) up to C.
+    """The loss-bearing positions of each group, in order, then zeros up to C.
 
     targets        0 0 8 9 0   0 8 7 0 0      B = 2, T = 5, one group
     loss_weight    0 0 1 1 0   0 1 1 0 0
@@ -90,11 +88,15 @@ def gather(
     """
     rows, tokens = loss_weight.shape
     flat = (groups, rows // groups * tokens)
-    order = jnp.argsort(loss_weight.reshape(flat) == 0, axis=1, stable=True)[:, :capacity]
+    idle = loss_weight.reshape(flat) == 0
+    order = jnp.argsort(idle, axis=1, stable=True)[:, :capacity]
+    bearing = ~jnp.take_along_axis(idle, order, axis=1)
 
     def take(x: jax.Array) -> jax.Array:
         index = order.reshape(*order.shape, *(1 for _ in x.shape[2:]))
         taken = jnp.take_along_axis(x.reshape(*flat, *x.shape[2:]), index, axis=1)
+        # 0 * inf would be NaN, in the sum or on the way back.
+        taken = jnp.where(bearing.reshape(index.shape), taken, jnp.zeros((), x.dtype))
         return constrain(taken, "batch", *(None for _ in taken.shape[1:]))
 
     return tuple(map(take, arrays))

@@ -41,9 +41,6 @@ class Objective:
       temperature: of the full-logit divergences; stored log-probabilities are at 1.
       feature_weight, relation_weight: of the terms on the decoder's output of both models.
       relation_window: positions that each one is compared with.
-
-    Raises:
-      ConfigError: a number out of range, or one that would change nothing.
     """
 
     loss: Loss = "hard"
@@ -52,38 +49,6 @@ class Objective:
     feature_weight: float = 0.0
     relation_weight: float = 0.0
     relation_window: int = 8
-
-    def __post_init__(self) -> None:
-        """Checks the ranges and what belongs together."""
-        if self.loss not in get_args(Loss):
-            raise ConfigError(
-                f"distill.loss is {self.loss!r}; expected one of {', '.join(get_args(Loss))}"
-            )
-        for name in ("weight", "temperature", "feature_weight", "relation_weight"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
-                raise ConfigError(f"distill.{name} is {value!r}; expected a number from 0")
-        window = self.relation_window
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-            raise ConfigError(
-                f"distill.relation_window is {window!r}; expected a whole number from 1"
-            )
-        if (self.loss == "hard") != (self.weight == 0) or self.weight > 1:
-            raise ConfigError(
-                f"distill.weight is {self.weight!r} with loss {self.loss!r}; expected 0 with "
-                "'hard' and a share above 0 and up to 1 with the others"
-            )
-        if self.temperature != 1 and (self.loss not in FULL or not self.temperature):
-            raise ConfigError(
-                f"distill.temperature is {self.temperature!r} with loss {self.loss!r}; expected 1, "
-                f"or a number above 0 with one of {', '.join(FULL)}"
-            )
-        if self.relation_window != 8 and not self.relation_weight:
-            raise ConfigError(
-                f"distill.relation_window is {self.relation_window} and relation_weight 0, so it "
-                "would change nothing; give a relation_weight or leave the window out"
-            )
 
     @property
     def needs_teacher(self) -> bool:
@@ -103,12 +68,40 @@ def read(given: Mapping[str, Any]) -> Objective:
     """The objective of a config's `distill` section; {} = the report's.
 
     Raises:
-      ConfigError: an unknown key, or a value as in `Objective`.
+      ConfigError: an unknown key, a number out of range, or one that would change nothing.
     """
-    known = [field.name for field in fields(Objective)]
+    known = {field.name: field.default for field in fields(Objective)}
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"distill has no {', '.join(unknown)}; it has {', '.join(known)}")
-    return Objective(**dict(given))
+    value: dict[str, Any] = known | dict(given)
+    loss, window = value["loss"], value["relation_window"]
+
+    def require(holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            raise ConfigError(
+                f"distill.{name} is {value[name]!r} with loss {loss!r}; expected {expected}"
+            )
+
+    require(loss in get_args(Loss), "loss", f"one of {', '.join(get_args(Loss))}")
+    for name in ("weight", "temperature", "feature_weight", "relation_weight"):
+        x = value[name]
+        number = isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+        require(number and x >= 0, name, "a number from 0")
+        value[name] = float(x)
+    whole = isinstance(window, int) and not isinstance(window, bool)
+    require(whole and window >= 1, "relation_window", "a whole number from 1")
+    if loss == "hard":
+        require(value["weight"] == 0, "weight", "0, or another loss")
+    else:
+        require(0 < value["weight"] <= 1, "weight", "a share above 0 and up to 1")
+    if loss in FULL:
+        require(value["temperature"] > 0, "temperature", "a number above 0")
+    else:
+        require(value["temperature"] == 1, "temperature", f"1, or one of {', '.join(FULL)}")
+    if not value["relation_weight"]:
+        default = known["relation_window"]
+        require(window == default, "relation_window", f"{default} while relation_weight is 0")
+    return Objective(**value)
 
 
 def check_teacher(student: Any, teacher: Any, objective: Objective) -> None:
