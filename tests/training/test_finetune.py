@@ -64,6 +64,7 @@ def test_it_learns_and_says_so(finished, examples, metrics):
         "stopped_early": False,
         "normalize": "token",
         "parameters": sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        "trained_parameters": sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
         "train_examples": 30,
         "valid_examples": 5,
         "rows": summary["rows"],
