@@ -153,7 +153,7 @@ def _projections(model: Phi3) -> Iterator[tuple[str, Linear]]:
     yield "mlp.down_proj", block.mlp.down_proj
 
 
-@partial(jax.jit, donate_argnums=0)
+@partial(jax.jit, static_argnames="scale", donate_argnames="weight")
 def _fold(
     weight: Float[Array, "L outputs inputs"],
     a: Float32[Array, "L r inputs"],

@@ -77,7 +77,7 @@ def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
     """
     if path[-2] == "lora":
         outputs, inputs = PARAMETER_AXES[f"{path[-3]}.weight"]
-        axes = {"A": ("rank", inputs), "B": (outputs, "rank")}[str(path[-1])]
+        axes = {"A": (None, inputs), "B": (outputs, None)}[str(path[-1])]
     else:
         axes = PARAMETER_AXES[".".join(str(key) for key in path[-2:])]
     return ("layer", *axes) if path[0] == "layers" else axes
