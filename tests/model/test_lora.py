@@ -25,20 +25,19 @@ def logits(model: Phi3) -> Any:
     return model(jnp.asarray(TOKENS), jnp.asarray(SEGMENTS))
 
 
-def with_random_b(model: Phi3, targets: Any = TARGETS) -> Phi3:
-    """Adapters that have learnt something."""
-    make = lambda: adapt(  # noqa: E731
-        Phi3(model.config, rngs=nnx.Rngs(0)),
-        rank=RANK,
-        alpha=ALPHA,
-        targets=targets,
-        rngs=nnx.Rngs(1),
-    )
+def adapted(model: Phi3, targets: Any = TARGETS, *, rank: int = RANK, new: bool = False) -> Phi3:
+    """The model with adapters that have learnt something, or with `new` ones."""
+
+    def make() -> Phi3:
+        other = Phi3(model.config, rngs=nnx.Rngs(0))
+        return adapt(other, rank=rank, alpha=ALPHA, targets=targets, rngs=nnx.Rngs(1))
+
     abstract, rng = nnx.eval_shape(make), np.random.default_rng(2)
     learnt = jax.tree.map(
         lambda p: jnp.asarray(rng.normal(0, 0.3, p.shape), p.dtype), nnx.state(abstract, ADAPTERS)
     )
-    return nnx.merge(nnx.graphdef(abstract), learnt, nnx.state(model, nnx.Param))
+    state = jax.jit(lambda: nnx.state(make(), ADAPTERS))() if new else learnt
+    return nnx.merge(nnx.graphdef(abstract), state, nnx.state(model, nnx.Param))
 
 
 def matrices(model: Phi3) -> dict[str, tuple[Any, ...]]:
@@ -68,14 +67,12 @@ def model(random_model, small) -> Phi3:
 
 def test_new_adapters_change_nothing(model):
     before = logits(model)
-    adapted = adapt(model, rank=RANK, alpha=ALPHA, rngs=nnx.Rngs(1))
-    np.testing.assert_array_equal(logits(adapted), before)
+    np.testing.assert_array_equal(logits(adapted(model, new=True)), before)
 
 
-def test_a_is_drawn_as_kaiming_does_and_b_is_zero():
-    config = Phi3Config.tiny(61, num_hidden_layers=3)
-    model = adapt(Phi3(config, rngs=nnx.Rngs(0)), rank=16, alpha=1.0, rngs=nnx.Rngs(1))
-    for name, (w, a, b) in matrices(model).items():
+def test_a_is_drawn_as_kaiming_does_and_b_is_zero(random_model):
+    model = random_model(Phi3Config.tiny(61, num_hidden_layers=3))
+    for name, (w, a, b) in matrices(adapted(model, rank=16, new=True)).items():
         bound = 1 / np.sqrt(w.shape[-1])
         assert 0.98 * bound < np.abs(a).max() <= bound, name
         assert np.std(a) == pytest.approx(bound / np.sqrt(3), rel=0.03)
@@ -85,10 +82,10 @@ def test_a_is_drawn_as_kaiming_does_and_b_is_zero():
 
 @pytest.mark.parametrize("targets", [TARGETS, ("qkv_proj",), ("down_proj", "o_proj")])
 def test_only_the_targets_get_adapters(model, targets):
-    adapted = adapt(model, rank=RANK, alpha=ALPHA, targets=targets, rngs=nnx.Rngs(0))
-    found = matrices(adapted)
+    with_adapters = adapted(model, targets)
+    found = matrices(with_adapters)
     assert {name.split(".")[1] for name in found} == set(targets)
-    trained = sum(p.size for p in jax.tree.leaves(nnx.state(adapted, ADAPTERS)))
+    trained = sum(p.size for p in jax.tree.leaves(nnx.state(with_adapters, ADAPTERS)))
     assert trained == sum(3 * RANK * (w.shape[1] + w.shape[2]) for w, _, _ in found.values())
 
 
@@ -128,7 +125,7 @@ class Torch:
 
 def test_logits_and_gradients_are_those_of_torch(hf_model, hf_folder):
     oracle = hf_model()
-    model = with_random_b(load_hf(hf_folder(oracle)))
+    model = adapted(load_hf(hf_folder(oracle)))
     weight = np.random.default_rng(3).normal(size=(2, 9, 61)).astype(np.float32)
     want, gradients = Torch(oracle, matrices(model)).run(weight)
     graph, base = nnx.graphdef(model), nnx.state(model, BASE)
@@ -153,10 +150,10 @@ def test_merged_weights_compute_the_same_and_transformers_reads_them(
     model, hf_logits, tmp_path, small
 ):
     transformers = pytest.importorskip("transformers")
-    adapted = with_random_b(model, ("qkv_proj", "down_proj"))
-    want, before = logits(adapted), matrices(adapted)
-    others = np.array(adapted.layers.mlp.gate_up_proj.weight[...])
-    plain = merged(adapted)
+    with_adapters = adapted(model, ("qkv_proj", "down_proj"))
+    want, before = logits(with_adapters), matrices(with_adapters)
+    others = np.array(with_adapters.layers.mlp.gate_up_proj.weight[...])
+    plain = merged(with_adapters)
     assert not jax.tree.leaves(nnx.state(plain, ADAPTERS))
     np.testing.assert_allclose(logits(plain), want, atol=1e-5 * np.abs(want).max())
     np.testing.assert_array_equal(plain.layers.mlp.gate_up_proj.weight[...], others)
@@ -174,10 +171,12 @@ def test_merged_weights_compute_the_same_and_transformers_reads_them(
 
 def test_merging_into_bfloat16_rounds_once(random_model):
     model = random_model(Phi3Config.tiny(61, num_hidden_layers=2), param_dtype=jnp.bfloat16)
-    adapted = with_random_b(model, ("o_proj",))
-    assert {str(p.dtype) for p in jax.tree.leaves(nnx.state(adapted, ADAPTERS))} == {"float32"}
-    w, a, b = matrices(adapted)["self_attn.o_proj"]
-    weight = merged(adapted).layers.self_attn.o_proj.weight[...]
+    with_adapters = adapted(model, ("o_proj",))
+    assert {str(p.dtype) for p in jax.tree.leaves(nnx.state(with_adapters, ADAPTERS))} == {
+        "float32"
+    }
+    w, a, b = matrices(with_adapters)["self_attn.o_proj"]
+    weight = merged(with_adapters).layers.self_attn.o_proj.weight[...]
     assert weight.dtype == jnp.bfloat16
     exact = w + 5 / 3 * b @ a
     error = np.abs(np.asarray(weight, np.float64) - exact)
@@ -186,13 +185,13 @@ def test_merging_into_bfloat16_rounds_once(random_model):
 
 def test_the_adapter_is_written_as_peft_names_it(model, tmp_path):
     load_file = pytest.importorskip("safetensors.numpy").load_file
-    adapted = with_random_b(model, ("down_proj", "qkv_proj"))
+    with_adapters = adapted(model, ("down_proj", "qkv_proj"))
     for _ in range(2):  # the second takes the first one's place
-        save_adapter(tmp_path / "adapter", adapted, "microsoft/some-phi-3")
+        save_adapter(tmp_path / "adapter", with_adapters, "microsoft/some-phi-3")
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert len(tensors) == 3 * 2 * 2
-    _, a, b = matrices(adapted)["self_attn.qkv_proj"]
+    _, a, b = matrices(with_adapters)["self_attn.qkv_proj"]
     name = "base_model.model.model.layers.2.self_attn.qkv_proj.lora_{}.weight"
     np.testing.assert_array_equal(tensors[name.format("A")], a[2])
     np.testing.assert_array_equal(tensors[name.format("B")], b[2])
@@ -205,5 +204,5 @@ def test_the_adapter_is_written_as_peft_names_it(model, tmp_path):
 def test_other_folders_are_left_alone(model, tmp_path):
     (tmp_path / "mine").write_text("a thesis")
     with pytest.raises(CheckpointError, match="holds something else"):
-        save_adapter(tmp_path, with_random_b(model), "base")
+        save_adapter(tmp_path, adapted(model), "base")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
