@@ -87,7 +87,7 @@ def check(given: Mapping[str, Any]) -> None:
     _require(known, "init", init, "'scratch' or a Hugging Face folder")
 
 
-def lora_options(lora: Mapping[str, Any] | None, init: str) -> dict[str, Any] | None:
+def lora_options(lora: Any, init: str) -> dict[str, Any] | None:
     """The adapters asked for: rank, alpha, targets; None = a full fine-tuning.
 
     Args:
