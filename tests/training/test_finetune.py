@@ -159,12 +159,14 @@ def test_weights_of_a_checkpoint_are_where_it_begins(settings, examples, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def with_adapters(settings, finished, tmp_path_factory):
-    """Settings that train adapters beside the weights of the finished run, as transformers has them."""
+def with_adapters(settings, tmp_path_factory):
+    """Settings that train adapters beside the weights of a folder; these have wrong opinions."""
     folder = tmp_path_factory.mktemp("base") / "hf"
-    save_hf(*load_student(finished[0] / "student"), folder)
+    config = Phi3Config.tiny(64, **settings["model"] | {"initializer_range": 0.3})
+    save_hf(Phi3(config, rngs=nnx.Rngs(11)), config, folder)
     lora = {"rank": 4, "alpha": 8.0, "targets": ["qkv_proj", "down_proj"]}
-    return settings | {"init": str(folder), "model": {}, "max_steps": 12, "lora": lora}
+    more = {"init": str(folder), "model": {}, "max_steps": 16, "learning_rate": 2e-2}
+    return settings | more | {"lora": lora}
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ def bits(folder):
 def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, examples, metrics):
     out, summary = adapted
     rows = metrics(out)
-    assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"]
+    assert rows[-1]["train_loss"] < 0.85 * rows[0]["train_loss"]
     assert summary["trained_parameters"] == 2 * 4 * ((32 + 64) + (48 + 32))
     assert summary["parameters"] == 2 * 64 * 32 + 32 + 2 * (64 + 32 * (64 + 32 + 96 + 48))
     model, config = load_student(out / "student")
@@ -202,11 +204,14 @@ def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, exampl
             np.testing.assert_array_equal(ours[name], weight, name)
 
 
-def test_no_checkpoint_holds_the_base(with_adapters, adapted):
-    kept = sum(p.stat().st_size for p in (adapted[0] / "checkpoints").rglob("ocdbt*/d/*"))
-    kept += sum(p.stat().st_size for p in (adapted[0] / "checkpoints").rglob("arrays/d/*"))
-    base = Path(with_adapters["init"]) / "model.safetensors"
-    assert 0 < kept < base.stat().st_size
+def test_no_checkpoint_holds_the_base(adapted, finished):
+    def speak_of(name, out):
+        files = [p for p in (out / "checkpoints").rglob("*") if p.is_file()]
+        return any(name in p.read_bytes() for p in files)
+
+    assert speak_of(b"embed_tokens", finished[0])
+    assert not speak_of(b"embed_tokens", adapted[0])
+    assert speak_of(b"lora", adapted[0])
 
 
 def test_adapters_killed_and_taken_up_are_the_same_run(with_adapters, adapted, start, tmp_path):
