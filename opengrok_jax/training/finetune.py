@@ -4,6 +4,7 @@ out/
   metrics.jsonl     one row per update: step, train_loss, learning_rate, grad_norm, valid_loss
   checkpoints/      see checkpoints.py
   student/          the parameters of the best evaluation; see model/student.py
+  adapter/          with LoRA: the student's adapters apart, as PEFT writes them
   summary.json      what `run` returns; written last
 """
 
@@ -27,9 +28,10 @@ from jax.sharding import Mesh
 from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masked_file import read_masked
+from opengrok_jax.model import lora as adapters
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
-from opengrok_jax.model.student import save_student
+from opengrok_jax.model.student import digests, save_student
 from opengrok_jax.model.weights import load_hf
 from opengrok_jax.progress import say
 from opengrok_jax.training import batches, loop, optimizer, packing, settings, step
@@ -43,6 +45,7 @@ def run(
     out: Path,
     model: dict[str, Any],
     init: str = settings.SCRATCH,
+    lora: dict[str, Any] | None = None,
     rule: str = "exclude",
     row_tokens: int = 512,
     rows_per_batch: int = 8,
@@ -76,6 +79,9 @@ def run(
       model: sizes of `Phi3Config` for init "scratch"; vocab_size 0 or absent = the tokenizer's,
         rounded up to a multiple of 64. Not used with another `init`, and said so.
       init: "scratch", or a Hugging Face Phi-3 folder that gives sizes and weights.
+      lora: None, {} or rank 0 = all parameters are learnt. Else {"rank", "alpha", "targets"}: the
+        weights of `init` stay as they are, adapters beside the targets are learnt (all four
+        projections if none are named; see `model.lora`) and are added up at the end.
       rule: "none", "multiply" or "exclude", see `model.attention`.
       row_tokens: T, tokens of a packed row; no example may be longer.
       rows_per_batch: B, rows of an update.
@@ -101,8 +107,8 @@ def run(
 
     Returns:
       The summary: best_step, best_valid_loss, last_step, stopped_early, normalize, parameters,
-      train_examples, valid_examples, rows, packing_efficiency (share of non-padding tokens),
-      loss_tokens_per_epoch.
+      trained_parameters, train_examples, valid_examples, rows, packing_efficiency (share of
+      non-padding tokens), loss_tokens_per_epoch.
 
     Raises:
       ConfigError: a wrong value or combination, before any work.
@@ -114,6 +120,7 @@ def run(
     """
     given: Any = dict(locals())  # first statement: the arguments and nothing else
     settings.check(given)
+    options = settings.lora_options(lora, init)
     if jax.process_count() > 1:
         raise ConfigError(
             f"{jax.process_count()} processes were started; a fine-tuning runs in one process, on "
@@ -155,18 +162,26 @@ def run(
 
     # ---- model and update -----------------------------------------------------------------
     create = partial(Phi3, config, dtype=dtype, param_dtype=param_dtype, remat=cast(Any, remat))
-    abstract = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(seed)))
+    trainable = adapters.ADAPTERS if options else nnx.Param
+
+    def fresh() -> Phi3:
+        rngs = nnx.Rngs(seed)
+        model = create(rngs=rngs)
+        return adapters.adapt(model, **options, rngs=rngs) if options else model
+
+    abstract = nnx.eval_shape(fresh)
+    base = nnx.state(abstract, adapters.BASE)
     graph = nnx.graphdef(abstract)
     rate = optimizer.schedule(
         learning_rate=learning_rate, steps=len(train.order), warmup_share=warmup_share
     )
     adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
-    like = step.abstract_state(abstract, adamw, devices)
+    like = step.abstract_state(abstract, adamw, devices, trainable)
     attention: Any = {"rule": rule, "groups": groups}
     update = step.make_train_step(
         graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
     )
-    storage.check_room(out, bytes_on_disk(like))
+    storage.check_room(out, bytes_on_disk(like, base if options else ()))
     evaluate = None
     if eval_every:
         rows = rows_per_batch // microbatches
@@ -176,7 +191,8 @@ def run(
         one = step.make_eval_step(graph, capacity=valid.capacity(groups), **attention)
         evaluate = partial(_mean_loss, one, valid, devices)
     figures = {
-        "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
+        "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(base)),
+        "trained_parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
         "train_examples": len(of_split["train"]),
         "valid_examples": len(of_split["valid"]),
         "rows": len(train.rows),
@@ -190,13 +206,18 @@ def run(
     )
 
     # ---- the run --------------------------------------------------------------------------
-    identity = {k: v for k, v in given.items() if k not in ("masked_file", "out")}
+    identity = {k: v for k, v in given.items() if k not in ("masked_file", "out", "lora")}
     identity = json.loads(json.dumps(identity)) | {"data": storage.file_sha256(masked_file)}
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
         _termination() as asked_to_end,
     ):
+        load = partial(load_hf, init, config, param_dtype, dtype=dtype, mesh=devices)
+        frozen: tuple[Any, ...] = ()
+        if options:  # no checkpoint holds the base: it is read again, and must still be the same
+            frozen = (nnx.state(load(), nnx.Param),)
+            identity |= {"lora": options, "base_digest": storage.fingerprint(digests(frozen), {})}
         restored = checkpoints.restore(
             like, lambda host: settings.check_same(host["settings"], identity, out)
         )
@@ -206,18 +227,18 @@ def run(
             say(f"going on from step {standing.step}")
         else:
             student = (
-                create_sharded(lambda: create(rngs=nnx.Rngs(seed)), devices)
-                if init == settings.SCRATCH
-                else load_hf(init, config, param_dtype, dtype=dtype, mesh=devices)
+                create_sharded(fresh, devices, trainable, *frozen)
+                if options or init == settings.SCRATCH
+                else load()
             )
-            state, standing = step.new_state(student, adamw, like), loop.Standing()
+            state, standing = step.new_state(student, adamw, like, trainable), loop.Standing()
         standing = loop.train(
             state,
             standing,
             data=train,
             place=lambda batch: step.place(batch, devices, microbatches=microbatches),
-            update=update,
-            evaluate=evaluate,
+            update=lambda state, batch: update(state, batch, *frozen),
+            evaluate=partial(evaluate, frozen) if evaluate else None,
             checkpoints=checkpoints,
             metrics=out / "metrics.jsonl",
             settings=identity,
@@ -228,7 +249,11 @@ def run(
             asked_to_end=asked_to_end,
         )
         best = checkpoints.best(standing.best_step, like.params)
-        save_student(out / "student", nnx.merge(graph, best), config)
+        student = nnx.merge(graph, best, *frozen)
+        if options:
+            adapters.save_adapter(out / "adapter", student, init)
+            student = adapters.merged(student)
+        save_student(out / "student", student, config)
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,
@@ -242,13 +267,15 @@ def run(
 
 
 def _mean_loss(
-    one: Callable[[Any, batches.Batch], tuple[jax.Array, jax.Array]],
+    one: Callable[..., tuple[jax.Array, jax.Array]],
     data: Packed,
     devices: Mesh,
+    frozen: tuple[Any, ...],
     params: Any,
 ) -> float:
     """Loss over a whole split: all sums over all weights, divided once, added up in float64."""
-    parts = [one(params, step.place(data.batch(i), devices)) for i in range(len(data.order))]
+    placed = (step.place(data.batch(i), devices) for i in range(len(data.order)))
+    parts = [one(params, batch, *frozen) for batch in placed]
     total, weight = np.sum(np.array(jax.device_get(parts), np.float64), axis=0)
     return float(total / weight)
 

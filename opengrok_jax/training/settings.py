@@ -12,6 +12,7 @@ from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.config import LongRope, Phi3Config
+from opengrok_jax.model.lora import TARGETS
 from opengrok_jax.model.phi3 import Remat
 from opengrok_jax.model.sharding import MESH_AXES
 from opengrok_jax.storage import differences
@@ -84,6 +85,42 @@ def check(given: Mapping[str, Any]) -> None:
     init = given["init"]
     known = init == SCRATCH or (bool(init) and Path(init).is_dir())
     _require(known, "init", init, "'scratch' or a Hugging Face folder")
+
+
+def lora_options(lora: Any, init: str) -> dict[str, Any] | None:
+    """The adapters asked for: rank, alpha, targets; None = a full fine-tuning.
+
+    Args:
+      lora, init: as in `finetune.run`.
+
+    Raises:
+      ConfigError: an unknown key, a wrong value, or adapters on random weights.
+    """
+    _require(lora is None or isinstance(lora, Mapping), "lora", lora, "rank, alpha and targets")
+    if not lora:
+        return None
+    known = ("rank", "alpha", "targets")
+    if unknown := sorted(set(lora) - set(known)):
+        raise ConfigError(f"lora has no {', '.join(unknown)}; it has {', '.join(known)}")
+    rank, alpha, targets = (
+        lora.get(k, v) for k, v in zip(known, (None, None, TARGETS), strict=True)
+    )
+    whole = isinstance(rank, int) and not isinstance(rank, bool)
+    _require(whole and rank >= 0, "lora.rank", rank, "a whole number, 0 = full fine-tuning")
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    fine = number and math.isfinite(alpha) and alpha > 0
+    _require(fine, "lora.alpha", alpha, "a number above 0, often twice the rank")
+    several = isinstance(targets, (list, tuple)) and len(targets) > 0
+    fine = several and all(targets.count(t) == 1 and t in TARGETS for t in targets)
+    _require(fine, "lora.targets", targets, f"some of {', '.join(TARGETS)}, each once")
+    if not rank:
+        return None
+    if init == SCRATCH:
+        raise ConfigError(
+            f"lora.rank is {rank} with init 'scratch': adapters beside random weights that stay "
+            "random learn nothing useful; give a Hugging Face folder as init, or set lora.rank to 0"
+        )
+    return {"rank": rank, "alpha": alpha, "targets": [t for t in TARGETS if t in targets]}
 
 
 def check_rows(rows_per_batch: int, microbatches: int, groups: int) -> None:
