@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
@@ -95,6 +96,8 @@ def merged(model: Phi3) -> Phi3:
 def save_adapter(folder: Path, model: Phi3, base: str) -> None:
     """Writes the adapters as PEFT does, so that what reads its files can put them on the base.
 
+    Of several processes, which all call this, the first writes.
+
     Args:
       folder: takes the place of an older one.
       model: from `adapt`.
@@ -114,8 +117,10 @@ def save_adapter(folder: Path, model: Phi3, base: str) -> None:
         f"base_model.model.model.layers.{layer}.{name}.lora_{part}.weight": matrix
         for name, adapter in adapters
         for part in ("A", "B")
-        for layer, matrix in enumerate(np.asarray(getattr(adapter, part)[...]))
+        for layer, matrix in enumerate(_whole(getattr(adapter, part)[...]))
     }
+    if jax.process_index():
+        return
     rank = adapters[0][1].A.shape[1]
     config = {
         "base_model_name_or_path": base,
@@ -151,6 +156,14 @@ def _projections(model: Phi3) -> Iterator[tuple[str, Linear]]:
     yield "self_attn.o_proj", block.self_attn.o_proj
     yield "mlp.gate_up_proj", block.mlp.gate_up_proj
     yield "mlp.down_proj", block.mlp.down_proj
+
+
+def _whole(x: jax.Array) -> np.ndarray:
+    """On the host, wherever its parts lie."""
+    if isinstance(x.sharding, NamedSharding):
+        everywhere = NamedSharding(x.sharding.mesh, PartitionSpec())
+        x = jax.jit(lambda x: x, out_shardings=everywhere)(x)
+    return np.asarray(x)
 
 
 @partial(jax.jit, static_argnames="scale", donate_argnames="weight")

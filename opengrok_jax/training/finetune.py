@@ -201,7 +201,7 @@ def run(
     }
     say(
         f"{figures['train_examples']} examples in {len(train.rows)} rows, "
-        f"{train.efficiency():.1%} full; {figures['parameters']:,} parameters, "
+        f"{train.efficiency():.1%} full; {figures['trained_parameters']:,} parameters to learn, "
         f"{len(train.order)} steps"
     )
 
