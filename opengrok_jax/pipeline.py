@@ -90,7 +90,7 @@ STAGES = (
             "examples_file": "curation/kept.jsonl",
             "logprobs_file": "teacher/logprobs.jsonl",
         },
-        writes=("masked.parquet", "corpus.json"),
+        writes=("masked.parquet", "corpus.json", "tokenizer/tokenizer.json"),
     ),
     Stage(
         verb="finetune",

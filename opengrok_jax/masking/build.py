@@ -3,6 +3,7 @@
 examples.jsonl -> masked.parquet   one row per example, factors and mask per token
                   corpus.json      the bias found, what is kept of which kind, what was skipped
                   soft/            where the teacher told log-probabilities; see soft_targets.py
+                  tokenizer/       the tokenizer that made the ids, for the student
 
 Scores are made on the exact string of each message and of the response, and moved to the place
 where that string stands in the rendered chat:
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from opengrok_jax import masked_file, progress, storage
+from opengrok_jax import masked_file, progress, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masking import align, keep, soft_targets, syntax, tfidf
 from opengrok_jax.records import Example, MaskedExample, Message
@@ -72,9 +73,10 @@ def run(
 
     Args:
       examples_file: .jsonl of `records.Example`.
-      out: folder for masked.parquet, corpus.json and soft/.
+      out: folder for masked.parquet, corpus.json, tokenizer/ and soft/.
       logprobs_file: .jsonl of `records.Logprobs`; None or an empty file: no soft/ is made.
-      tokenizer: folder or tokenizer.json of a Phi-3 tokenizer; "" is the small one we ship.
+      tokenizer: folder, tokenizer.json or name on the hub of a Phi-3 tokenizer; "" is the small
+        one we ship.
       pipeline: name or folder of a spaCy pipeline; "" is the small one we ship.
       preset: a key of `keep.PRESETS`. It sets all six numbers that follow, whatever they say;
         "" leaves them as given.
@@ -136,6 +138,7 @@ def run(
     masked, weights = keep.draw(masked, weights, scope=scope, seed=seed)
     provenance = {
         "tokenizer": tokenizer,
+        "tokenizer_sha256": tokenizer_files.hand_over(tokenizer, out / tokenizer_files.FOLDER),
         "vocab_size": chat.vocab_size,
         "pipeline": syntax.pipeline_label(nlp),
         "preset": preset,

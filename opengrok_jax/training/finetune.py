@@ -25,18 +25,27 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from opengrok_jax import storage
-from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax import hub, storage, tokenizer_files
+from opengrok_jax.errors import ConfigError
 from opengrok_jax.masked_file import read_masked
+from opengrok_jax.model import hf_config
 from opengrok_jax.model import lora as adapters
-from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.model.student import digests, save_student
-from opengrok_jax.model.weights import load_hf
 from opengrok_jax.progress import say
-from opengrok_jax.training import batches, loop, optimizer, packing, settings, step
+from opengrok_jax.soft_file import SoftFile
+from opengrok_jax.training import loop, objective, settings, step
+from opengrok_jax.training.assembly import ASSEMBLED, assemble
 from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
+from opengrok_jax.training.splits import pack_splits, soft_share
+
+# The settings that say how the data is packed.
+PACKED = (
+    *("row_tokens", "rows_per_batch", "microbatches", "epochs", "max_steps"),
+    *("eval_every", "normalize", "seed"),
+)
 
 
 def run(
@@ -46,6 +55,9 @@ def run(
     model: dict[str, Any],
     init: str = settings.SCRATCH,
     lora: dict[str, Any] | None = None,
+    distill: dict[str, Any] | None = None,
+    teacher: str = "",
+    soft_targets: str = "",
     rule: str = "exclude",
     row_tokens: int = 512,
     rows_per_batch: int = 8,
@@ -78,10 +90,16 @@ def run(
       out: folder of the results.
       model: sizes of `Phi3Config` for init "scratch"; vocab_size 0 or absent = the tokenizer's,
         rounded up to a multiple of 64. Not used with another `init`, and said so.
-      init: "scratch", or a Hugging Face Phi-3 folder that gives sizes and weights.
+      init: "scratch", or what gives sizes and weights: a Hugging Face Phi-3 folder, its name on
+        the hub (`owner/model` or `owner/model@revision`), or a student's folder.
       lora: None, {} or rank 0 = all parameters are learnt. Else {"rank", "alpha", "targets"}: the
         weights of `init` stay as they are, adapters beside the targets are learnt (all four
         projections if none are named; see `model.lora`) and are added up at the end.
+      distill: the terms of the loss, see `objective`; None or {} = cross-entropy on the answer.
+      teacher: folder or hub name of the model that some terms compare with; it is run beside the
+        student, in `dtype`, and its parameters are kept as they are stored.
+      soft_targets: folder of stored log-probabilities, for `distill.loss` "topk"; "" = `soft`
+        beside the masked file, where `opengrok mask` leaves those that an API told.
       rule: "none", "multiply" or "exclude", see `model.attention`.
       row_tokens: T, tokens of a packed row; no example may be longer.
       rows_per_batch: B, rows of an update.
@@ -108,7 +126,8 @@ def run(
     Returns:
       The summary: best_step, best_valid_loss, last_step, stopped_early, normalize, parameters,
       trained_parameters, train_examples, valid_examples, rows, packing_efficiency (share of
-      non-padding tokens), loss_tokens_per_epoch.
+      non-padding tokens), loss_tokens_per_epoch, and with soft targets soft_share (of the response
+      tokens that have one).
 
     Raises:
       ConfigError: a wrong value or combination, before any work.
@@ -121,6 +140,8 @@ def run(
     given: Any = dict(locals())  # first statement: the arguments and nothing else
     settings.check(given)
     options = settings.lora_options(lora, init)
+    aim = objective.read(distill or {})
+    settings.check_sources(aim, teacher=teacher, soft_targets=soft_targets)
     if jax.process_count() > 1:
         raise ConfigError(
             f"{jax.process_count()} processes were started; a fine-tuning runs in one process, on "
@@ -133,72 +154,68 @@ def run(
     # ---- data -----------------------------------------------------------------------------
     masked_file, out = Path(masked_file), Path(out)
     examples, provenance = read_masked(masked_file)
+    source = None if init == settings.SCRATCH else hub.folder_of(init)
+    tokenizer = tokenizer_files.handed_over(masked_file, provenance)
     config = settings.model_config(
-        init=init,
+        init=source,
         model=model,
         row_tokens=row_tokens,
         tokenizer_vocab=settings.tokenizer_vocab(provenance, masked_file),
+        ids=tokenizer_files.ids(tokenizer) if tokenizer else None,
     )
-    if init != settings.SCRATCH and model:
-        say(f"sizes come from {init}/config.json; `model` is for init 'scratch' and not used")
-    batches.check_examples(
-        examples, row_tokens=row_tokens, vocab_size=config.vocab_size, where=str(masked_file)
-    )
-    of_split = {name: [e for e in examples if e.split == name] for name in ("train", "valid")}
-    for name in ("train", "valid") if eval_every else ("train",):
-        if not of_split[name]:
-            raise DataError(
-                f"{masked_file} has no {name} examples; raise the share of the split when the "
-                "answers are curated" + (", or set eval_every to 0" if name == "valid" else "")
-            )
-    form: Any = {"row_tokens": row_tokens, "normalize": normalize}
-    train = batches.packed(
-        of_split["train"],
-        lambda rows: packing.data_order(
-            rows, rows_per_batch=rows_per_batch, epochs=epochs, max_steps=max_steps, seed=seed
-        ),
-        **form,
+    if source and model:
+        say(f"sizes come from {source}/config.json; `model` is for init 'scratch' and not used")
+    beside: dict[str, bytes] = {}
+    if tokenizer:
+        beside = tokenizer_files.of_student(tokenizer, source, config.max_position_embeddings)
+    else:
+        say(f"{masked_file} does not say which tokenizer made it: the student goes without one")
+    soft_folder = Path(soft_targets) if soft_targets else masked_file.parent / "soft"
+    soft = SoftFile(soft_folder) if aim.needs_soft_targets else None
+    train, valid = pack_splits(
+        examples,
+        masked_file=masked_file,
+        vocab_size=config.vocab_size,
+        soft_file=soft,
+        **{name: given[name] for name in PACKED},
     )
 
     # ---- model and update -----------------------------------------------------------------
-    create = partial(Phi3, config, dtype=dtype, param_dtype=param_dtype, remat=cast(Any, remat))
-    trainable = adapters.ADAPTERS if options else nnx.Param
-
-    def fresh() -> Phi3:
-        rngs = nnx.Rngs(seed)
-        model = create(rngs=rngs)
-        return adapters.adapt(model, **options, rngs=rngs) if options else model
-
-    abstract = nnx.eval_shape(fresh)
-    base = nnx.state(abstract, adapters.BASE)
-    graph = nnx.graphdef(abstract)
-    rate = optimizer.schedule(
-        learning_rate=learning_rate, steps=len(train.order), warmup_share=warmup_share
+    teacher_folder = hub.folder_of(teacher) if teacher else None
+    teacher_config = hf_config.read(teacher_folder) if teacher_folder else None
+    if teacher_folder and teacher_config:
+        if tokenizer:
+            tokenizer_files.check_same(tokenizer, teacher_folder)
+        objective.check_teacher(config, teacher_config, aim)
+    made = assemble(
+        config,
+        devices,
+        steps=len(train.order),
+        capacity=train.capacity(microbatches * groups),
+        lora=options,
+        objective=aim,
+        teacher=teacher_config,
+        **{name: given[name] for name in ASSEMBLED},
     )
-    adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
-    like = step.abstract_state(abstract, adamw, devices, trainable)
-    attention: Any = {"rule": rule, "groups": groups}
-    update = step.make_train_step(
-        graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
-    )
-    storage.check_room(out, bytes_on_disk(like, base if options else ()))
+    like = made.like
+    storage.check_room(out, bytes_on_disk(like, made.base if options else ()))
     evaluate = None
-    if eval_every:
-        rows = rows_per_batch // microbatches
-        valid = batches.packed(
-            of_split["valid"], partial(packing.in_order, rows_per_batch=rows), **form
+    if valid:
+        one = step.make_eval_step(
+            made.graph, rule=cast(Any, rule), capacity=valid.capacity(groups), groups=groups
         )
-        one = step.make_eval_step(graph, capacity=valid.capacity(groups), **attention)
         evaluate = partial(_mean_loss, one, valid, devices)
     figures = {
-        "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(base)),
+        "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(made.base)),
         "trained_parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
-        "train_examples": len(of_split["train"]),
-        "valid_examples": len(of_split["valid"]),
+        "train_examples": len(train.examples),
+        "valid_examples": sum(example.split == "valid" for example in examples),
         "rows": len(train.rows),
         "packing_efficiency": train.efficiency(),
         "loss_tokens_per_epoch": int(train.bearing().sum()),
     }
+    if soft:
+        figures["soft_share"] = soft_share(train, config.vocab_size)
     say(
         f"{figures['train_examples']} examples in {len(train.rows)} rows, "
         f"{train.efficiency():.1%} full; {figures['trained_parameters']:,} parameters to learn, "
@@ -208,16 +225,23 @@ def run(
     # ---- the run --------------------------------------------------------------------------
     identity = {k: v for k, v in given.items() if k not in ("masked_file", "out", "lora")}
     identity = json.loads(json.dumps(identity)) | {"data": storage.file_sha256(masked_file)}
+    if soft:
+        identity |= {"soft_digest": storage.file_sha256(soft_folder / storage.MANIFEST)}
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
         _termination() as asked_to_end,
     ):
-        load = partial(load_hf, init, config, param_dtype, dtype=dtype, mesh=devices)
+        on_devices: Any = {"dtype": dtype, "mesh": devices}
+        load = partial(open_model, cast(Path, source), param_dtype, **on_devices)
         frozen: tuple[Any, ...] = ()
         if options:  # no checkpoint holds the base: it is read again, and must still be the same
             frozen = (nnx.state(load(), nnx.Param),)
             identity |= {"lora": options, "base_digest": storage.fingerprint(digests(frozen), {})}
+        of_teacher = None
+        if teacher_folder:
+            of_teacher = nnx.state(open_model(teacher_folder, **on_devices), nnx.Param)
+            identity |= {"teacher_digest": storage.fingerprint(digests(of_teacher), {})}
         restored = checkpoints.restore(
             like, lambda host: settings.check_same(host["settings"], identity, out)
         )
@@ -227,17 +251,18 @@ def run(
             say(f"going on from step {standing.step}")
         else:
             student = (
-                create_sharded(fresh, devices, trainable, *frozen)
-                if options or init == settings.SCRATCH
+                create_sharded(made.create, devices, made.trainable, *frozen)
+                if options or source is None
                 else load()
             )
-            state, standing = step.new_state(student, adamw, like, trainable), loop.Standing()
+            state = step.new_state(student, made.optimizer, like, made.trainable)
+            standing = loop.Standing()
         standing = loop.train(
             state,
             standing,
             data=train,
             place=lambda batch: step.place(batch, devices, microbatches=microbatches),
-            update=lambda state, batch: update(state, batch, *frozen),
+            update=lambda state, batch: made.update(state, batch, *frozen, of_teacher=of_teacher),
             evaluate=partial(evaluate, frozen) if evaluate else None,
             checkpoints=checkpoints,
             metrics=out / "metrics.jsonl",
@@ -249,11 +274,11 @@ def run(
             asked_to_end=asked_to_end,
         )
         best = checkpoints.best(standing.best_step, like.params)
-        student = nnx.merge(graph, best, *frozen)
+        student = nnx.merge(made.graph, best, *frozen)
         if options:
             adapters.save_adapter(out / "adapter", student, init)
             student = adapters.merged(student)
-        save_student(out / "student", student, config)
+        save_student(out / "student", student, config, beside)
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,

@@ -15,12 +15,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32, Int32
 
-from opengrok_jax import soft_file, storage
+from opengrok_jax import hub, soft_file, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.masked_file import read_masked
+from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import make_mesh
-from opengrok_jax.model.stream import open_student
 from opengrok_jax.progress import track
 from opengrok_jax.records import MaskedExample
 from opengrok_jax.soft_file import SoftRows, response_positions
@@ -34,21 +34,23 @@ BEGUN = "begun.json"  # what the parts so far were made from
 def run(
     *,
     masked_file: Path,
-    teacher: Path,
+    teacher: str | Path,
     out: Path,
     k: int = 32,
     row_tokens: int = 0,
     rows_per_batch: int = 8,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Writes the soft targets of a masked file, both splits.
 
     Args:
       masked_file: what `opengrok mask` wrote; the teacher reads every token of it.
-      teacher: a folder that `weights` or `student` can open, with the tokenizer of the masked file.
+      teacher: a model's folder or name on the hub, with the tokenizer of the masked file.
       out: folder of the results.
       k: log-probabilities kept of each distribution; the rest is one number, their sum.
       row_tokens: T, tokens of a packed row; 0 = as long as the longest example.
       rows_per_batch: rows that go through the teacher at once.
+      dtype: what its matrices are multiplied in.
 
     Returns:
       response_tokens, aligned_share (1: one vocabulary), mean_stored_mass, k, examples.
@@ -71,11 +73,15 @@ def run(
         "teacher": str(teacher),
         "k": k,
         "row_tokens": row_tokens,
+        "dtype": dtype,
     }
     if (out / storage.MANIFEST).exists() and _same(out, identity):
         return soft_file.SoftFile(out).facts
     _claim(out, identity)
-    model = open_student(Path(teacher))
+    folder = hub.folder_of(teacher)
+    if tokenizer := tokenizer_files.handed_over(masked_file, provenance):
+        tokenizer_files.check_same(tokenizer, folder)
+    model = open_model(folder, dtype=dtype)
     vocab = model.config.vocab_size
     if not 0 < k < vocab:
         raise ConfigError(f"k is {k}; expected 1 to {vocab - 1}, the teacher has {vocab} logits")

@@ -23,7 +23,7 @@ from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import load_student
 from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
-from opengrok_jax.training import finetune
+from opengrok_jax.training import finetune, soft_targets
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_a_split_that_is_missing_is_named(settings, examples, tmp_path):
 MESHES = """
 import json, shutil, sys
 from pathlib import Path
-from opengrok_jax.training import finetune
+from opengrok_jax.training import finetune, soft_targets
 given = json.loads(sys.argv[1])
 out, meshes, moved = Path(given.pop("out")), given.pop("meshes"), given.pop("moved")
 given["masked_file"] = Path(given["masked_file"])
@@ -322,3 +322,40 @@ def test_eight_devices_compute_what_one_does(request, tmp_path, metrics, which, 
             }
             for key, value in expected.items():
                 assert value is None or found[key] == pytest.approx(value, rel=2e-5), (name, key)
+
+
+def test_distillation_from_stored_and_from_present_teachers(settings, finished, tmp_path, metrics):
+    """A trained student teaches another: stored top-k and the model itself agree where k is all."""
+    teacher = finished[0] / "student"
+    soft_targets.run(
+        masked_file=settings["masked_file"], teacher=teacher, out=tmp_path / "soft", k=63
+    )
+    short = settings | {"max_steps": 6, "rule": "none"}
+    runs = {
+        "topk": {
+            "distill": {"loss": "topk", "weight": 0.5},
+            "soft_targets": str(tmp_path / "soft"),
+        },
+        "full": {"distill": {"loss": "forward_kl", "weight": 0.5}, "teacher": str(teacher)},
+        "hard": {},
+        "states": {"distill": {"relation_weight": 1.0}, "teacher": str(teacher)},
+    }
+    losses = {}
+    for name, changes in runs.items():
+        summary = finetune.run(**short | changes, out=tmp_path / name)
+        losses[name] = [row["train_loss"] for row in metrics(tmp_path / name)]
+        assert ("soft_share" in summary) == (name == "topk")
+    np.testing.assert_allclose(losses["topk"], losses["full"], rtol=1e-4)
+    assert losses["hard"][-1] != pytest.approx(losses["full"][-1], rel=1e-2)
+    assert losses["states"][0] > losses["hard"][0]
+
+
+def test_a_distillation_that_lacks_something_is_refused(settings, tmp_path):
+    for changes, error, said in (
+        ({"distill": {"loss": "forward_kl", "weight": 1}}, ConfigError, "teacher is ''; expected"),
+        ({"teacher": "somewhere"}, ConfigError, "teacher is 'somewhere'; expected '': no term"),
+        ({"soft_targets": "x"}, ConfigError, "soft_targets is 'x'; expected ''"),
+        ({"distill": {"loss": "topk", "weight": 1}}, DataError, "no finished soft targets"),
+    ):
+        with pytest.raises(error, match=said):
+            finetune.run(**settings | changes, out=tmp_path / "out")

@@ -60,8 +60,8 @@ def test_good_settings_pass(given):
         ("mesh", 8, "a size for each of data, fsdp, tensor"),
         ("mesh", {"model": 1}, "axes data, fsdp, tensor"),
         ("mesh", {"data": 0}, "a whole number, or -1"),
-        ("init", "phi-3-mini", "'scratch' or a Hugging Face folder"),
-        ("init", "", "'scratch' or a Hugging Face folder"),
+        ("init", "phi-3-mini", "'scratch', a folder of Hugging Face or of a student, or a name"),
+        ("init", "", "'scratch', a folder of Hugging Face or of a student, or a name"),
     ],
 )
 def test_a_wrong_value_is_named(given, name, value, said):
@@ -80,6 +80,10 @@ def test_every_argument_is_looked_at(given):
 def test_patience_needs_evaluations(given):
     with pytest.raises(ConfigError, match="patience is 2; expected 0 with eval_every 0"):
         check(given | {"eval_every": 0, "patience": 2})
+
+
+def test_a_name_on_the_hub_is_not_asked_for_yet(given):
+    check(given | {"init": "me/model@v1"})
 
 
 FOUR = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -131,7 +135,7 @@ def test_rows_are_shared_out_evenly():
 
 
 class TestModelConfig:
-    def config(self, model, init="scratch", row_tokens=48, vocab=61):
+    def config(self, model, init=None, row_tokens=48, vocab=61):
         return model_config(init=init, model=model, row_tokens=row_tokens, tokenizer_vocab=vocab)
 
     def test_vocabulary_is_the_tokenizers_rounded_up(self, settings):
@@ -139,6 +143,19 @@ class TestModelConfig:
         assert self.config(settings["model"], vocab=64).vocab_size == 64
         assert self.config(settings["model"] | {"vocab_size": 0}, vocab=65).vocab_size == 128
         assert self.config(settings["model"] | {"vocab_size": 70}).vocab_size == 70
+
+    def test_the_tokenizers_ids_stand_where_the_model_says_none(self, settings):
+        def config(vocab, **said):
+            ids = {"bos_token_id": 1, "eos_token_id": (59, 60), "pad_token_id": 59}
+            given = settings["model"] | said
+            return model_config(
+                init=None, model=given, row_tokens=48, tokenizer_vocab=vocab, ids=ids
+            )
+
+        found = config(61, pad_token_id=3)
+        assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == (1, (59, 60), 3)
+        with pytest.raises(ConfigError, match="the data's tokenizer 61 ids"):
+            config(61, vocab_size=50)
 
     def test_sizes_reach_the_config(self, settings):
         config = self.config(settings["model"] | {"rope_theta": 5000.0})
@@ -176,9 +193,9 @@ class TestModelConfig:
 
         config = Phi3Config.tiny(61)
         (tmp_path / "config.json").write_text(hf_config.write(config, "float32"))
-        assert self.config({"hidden_size": 8}, init=str(tmp_path)) == config
+        assert self.config({"hidden_size": 8}, init=tmp_path) == config
         with pytest.raises(ConfigError, match="61 token rows, the data's tokenizer 62"):
-            self.config({}, init=str(tmp_path), vocab=62)
+            self.config({}, init=tmp_path, vocab=62)
 
 
 @pytest.mark.parametrize("provenance", [{}, {"vocab_size": "61"}, {"vocab_size": 0}])

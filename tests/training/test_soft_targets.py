@@ -115,6 +115,6 @@ def test_data_of_another_vocabulary_or_none_is_refused(
     write_masked(path, [], {"tokenizer": "", "vocab_size": 61})
     with pytest.raises(DataError, match="holds no example"):
         run(asked, masked_file=path, out=tmp_path / "t")
-    with pytest.raises(CheckpointError, match="is not a student"):
+    with pytest.raises(CheckpointError, match="holds no model"):
         run(asked, teacher=tmp_path, out=tmp_path / "u")
     assert not list(tmp_path.glob("*/part-*"))
