@@ -72,6 +72,8 @@ def check(given: Mapping[str, Any]) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         fine = number and math.isfinite(value) and holds(value)
         _require(fine, name, value, f"a number {expected}")
+    for name in ("teacher", "soft_targets"):
+        _require(isinstance(given[name], str), name, given[name], "a name, or ''")
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
     _require(rows % microbatches == 0, "microbatches", microbatches, expected)
