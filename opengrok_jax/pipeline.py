@@ -65,7 +65,7 @@ STAGES = (
         section="teacher",
         folder="teacher",
         reads={"prompts_file": "prompts/prompts.jsonl"},
-        writes=("responses.jsonl",),
+        writes=("responses.jsonl", "logprobs.jsonl"),
         keep=("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"),
     ),
     Stage(
@@ -86,7 +86,10 @@ STAGES = (
         module="opengrok_jax.masking.build",
         section="masking",
         folder="masking",
-        reads={"examples_file": "curation/kept.jsonl"},
+        reads={
+            "examples_file": "curation/kept.jsonl",
+            "logprobs_file": "teacher/logprobs.jsonl",
+        },
         writes=("masked.parquet", "corpus.json", "tokenizer/tokenizer.json"),
     ),
     Stage(

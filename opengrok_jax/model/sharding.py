@@ -73,9 +73,14 @@ def make_mesh(
 def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
     """The logical axes of the parameter at a path such as ("layers", "mlp", "down_proj", "weight").
 
-    Raises KeyError for a path that the table above does not know.
+    An adapter (.., "down_proj", "lora", "A" or "B") is split along its projection's axis; its rank
+    is not. Raises KeyError for a path that the table above does not know.
     """
-    axes = PARAMETER_AXES[".".join(str(key) for key in path[-2:])]
+    if path[-2] == "lora":
+        outputs, inputs = PARAMETER_AXES[f"{path[-3]}.weight"]
+        axes = {"A": (None, inputs), "B": (outputs, None)}[str(path[-1])]
+    else:
+        axes = PARAMETER_AXES[".".join(str(key) for key in path[-2:])]
     return ("layer", *axes) if path[0] == "layers" else axes
 
 
@@ -101,13 +106,23 @@ def parameter_shardings(model: nnx.Module, mesh: Mesh) -> Any:
     return nnx.map_state(sharding, nnx.state(model, nnx.Param))
 
 
-def create_sharded(create: Callable[[], nnx.Module], mesh: Mesh) -> nnx.Module:
-    """Runs `create` (say, a Phi3 from seeded Rngs) so that a device makes only its shards."""
+def create_sharded(
+    create: Callable[[], nnx.Module],
+    mesh: Mesh,
+    which: nnx.filterlib.Filter = nnx.Param,
+    *others: Any,
+) -> nnx.Module:
+    """Runs `create` (say, a Phi3 from seeded Rngs) so that a device makes only its shards.
+
+    Where some parameters are there already, they are given as `others`, and only those that
+    `which` selects are made.
+    """
     abstract = nnx.eval_shape(create)
     initialise = jax.jit(
-        lambda: nnx.state(create(), nnx.Param), out_shardings=parameter_shardings(abstract, mesh)
+        lambda: nnx.state(create(), which),
+        out_shardings=nnx.filter_state(parameter_shardings(abstract, mesh), which),
     )
-    return nnx.merge(nnx.graphdef(abstract), initialise())
+    return nnx.merge(nnx.graphdef(abstract), initialise(), *others)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

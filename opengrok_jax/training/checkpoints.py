@@ -28,18 +28,19 @@ from opengrok_jax.storage import storing
 KEPT = 2  # newest states on disk: one may be damaged
 
 
-def bytes_on_disk(like: Any) -> int:
+def bytes_on_disk(like: Any, frozen: Any = ()) -> int:
     """The most that a run's checkpoints and its student take up, uncompressed.
 
     Args:
       like: the train state, or an abstract one.
+      frozen: the student's parameters that are not in it.
     """
-    state, params = (
+    state, params, rest = (
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-        for tree in (like, like.params)
+        for tree in (like, like.params, frozen)
     )
     # One state and one best more than are kept while the next is written; and the student.
-    return (KEPT + 1) * state + (KEPT + 2) * params
+    return (KEPT + 1) * state + (KEPT + 2) * params + rest
 
 
 class Checkpoints:

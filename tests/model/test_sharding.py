@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.lora import adapt
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import (
     RULES,
@@ -136,7 +137,9 @@ def test_mesh_errors_name_sizes_and_devices(eight_devices: tuple[Path, str]) -> 
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_parameter_has_logical_axes(tied: bool) -> None:
     config = Phi3Config.tiny(61, tie_word_embeddings=tied)
-    model = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(
+        lambda: adapt(Phi3(config, rngs=nnx.Rngs(0)), rank=2, alpha=1.0, rngs=nnx.Rngs(0))
+    )
     for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         axes = parameter_axes(path)
         assert len(axes) == len(parameter.shape), path
@@ -145,6 +148,9 @@ def test_every_parameter_has_logical_axes(tied: bool) -> None:
         assert len(used) == len(set(used)), f"{path} uses a mesh axis twice"
     with pytest.raises(KeyError):
         parameter_axes(("layers", "mlp", "unheard_of", "weight"))
+    down = ("layers", "mlp", "down_proj", "lora")
+    assert parameter_axes((*down, "A")) == ("layer", None, "mlp")
+    assert parameter_axes((*down, "B")) == ("layer", "embed", None)
 
 
 def test_specs_on_one_device() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,12 @@ from flax import nnx
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.masked_file import write_masked
 from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.lora import WEIGHTS
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import load_student
+from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
-from opengrok_jax.training import finetune
+from opengrok_jax.training import finetune, soft_targets
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def test_it_learns_and_says_so(finished, examples, metrics):
         "stopped_early": False,
         "normalize": "token",
         "parameters": sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        "trained_parameters": sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
         "train_examples": 30,
         "valid_examples": 5,
         "rows": summary["rows"],
@@ -154,6 +158,86 @@ def test_weights_of_a_checkpoint_are_where_it_begins(settings, examples, tmp_pat
     assert "`model` is for init 'scratch'" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def with_adapters(settings, tmp_path_factory):
+    """Settings that train adapters beside the weights of a folder; these have wrong opinions."""
+    folder = tmp_path_factory.mktemp("base") / "hf"
+    config = Phi3Config.tiny(64, **settings["model"] | {"initializer_range": 0.3})
+    save_hf(Phi3(config, rngs=nnx.Rngs(11)), config, folder)
+    lora = {"rank": 4, "alpha": 8.0, "targets": ["qkv_proj", "down_proj"]}
+    more = {"init": str(folder), "model": {}, "max_steps": 16, "learning_rate": 2e-2}
+    return settings | more | {"lora": lora}
+
+
+@pytest.fixture(scope="module")
+def adapted(with_adapters, tmp_path_factory):
+    """An uninterrupted run of them: its folder and summary."""
+    out = tmp_path_factory.mktemp("adapted")
+    return out, finetune.run(out=out, **with_adapters)
+
+
+def bits(folder):
+    return {name: t.read() for name, t in read_folder(folder).items()}
+
+
+def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, examples, metrics):
+    out, summary = adapted
+    rows = metrics(out)
+    assert rows[-1]["train_loss"] < 0.85 * rows[0]["train_loss"]
+    assert summary["trained_parameters"] == 2 * 4 * ((32 + 64) + (48 + 32))
+    assert summary["parameters"] == 2 * 64 * 32 + 32 + 2 * (64 + 32 * (64 + 32 + 96 + 48))
+    model, config = load_student(out / "student")
+    found = mean_token_loss(model, [e for e in examples if e.split == "valid"])
+    assert found == pytest.approx(summary["best_valid_loss"], rel=1e-5)
+
+    save_hf(model, config, out / "hf")
+    base, ours = bits(Path(with_adapters["init"])), bits(out / "hf")
+    adapter = {name: t.read() for name, t in read_header(out / "adapter" / WEIGHTS).items()}
+    assert len(adapter) == 2 * 2 * 2
+    for name, weight in base.items():
+        a, b = (f"base_model.model.{name.removesuffix('weight')}lora_{x}.weight" for x in "AB")
+        if a in adapter:
+            summed = weight + 2.0 * adapter[b] @ adapter[a]
+            np.testing.assert_allclose(ours[name], summed, rtol=1e-6, atol=1e-6)
+            assert np.abs(ours[name] - weight).max() > 1e-3
+        else:
+            np.testing.assert_array_equal(ours[name], weight, name)
+
+
+def test_no_checkpoint_holds_the_base(adapted, finished):
+    def speak_of(name, out):
+        files = [p for p in (out / "checkpoints").rglob("*") if p.is_file()]
+        return any(name in p.read_bytes() for p in files)
+
+    assert speak_of(b"embed_tokens", finished[0])
+    assert not speak_of(b"embed_tokens", adapted[0])
+    assert speak_of(b"lora", adapted[0])
+
+
+def test_adapters_killed_and_taken_up_are_the_same_run(with_adapters, adapted, start, tmp_path):
+    given = with_adapters | {"out": tmp_path, "save_every": 1}
+    status, said = end_when(start(given), tmp_path, 5, signal.SIGKILL)
+    assert status == -signal.SIGKILL, said
+    finetune.run(**given)
+    assert_same_run(tmp_path, adapted[0])
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        found, expected = (o / "adapter" / name for o in (tmp_path, adapted[0]))
+        assert found.read_bytes() == expected.read_bytes()
+
+
+def test_adapters_on_another_base_are_refused(with_adapters, adapted, tmp_path):
+    base = Path(with_adapters["init"])
+    shutil.copytree(base, tmp_path / "before")
+    body = bytearray((base / "model.safetensors").read_bytes())
+    body[-1] ^= 1
+    try:
+        (base / "model.safetensors").write_bytes(body)
+        with pytest.raises(RunFolderError, match="base_digest was"):
+            finetune.run(out=adapted[0], **with_adapters)
+    finally:
+        shutil.copy(tmp_path / "before" / "model.safetensors", base)
+
+
 def test_nothing_is_begun_with_a_wrong_value(settings, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="learning_rate"):
@@ -176,7 +260,7 @@ def test_a_split_that_is_missing_is_named(settings, examples, tmp_path):
 MESHES = """
 import json, shutil, sys
 from pathlib import Path
-from opengrok_jax.training import finetune
+from opengrok_jax.training import finetune, soft_targets
 given = json.loads(sys.argv[1])
 out, meshes, moved = Path(given.pop("out")), given.pop("meshes"), given.pop("moved")
 given["masked_file"] = Path(given["masked_file"])
@@ -194,19 +278,26 @@ def mesh(data, fsdp, tensor):
 
 
 @pytest.mark.parametrize(
-    ("meshes", "moved"),
+    ("which", "meshes", "moved"),
     [
-        ([mesh(2, 2, 2)], []),
+        ("settings", [mesh(2, 2, 2)], []),
+        ("with_adapters", [mesh(2, 2, 2)], []),
         pytest.param(
+            "settings",
             [mesh(8, 1, 1), mesh(1, 8, 1), mesh(1, 4, 2), mesh(4, 1, 2)],
             [mesh(2, 2, 2), mesh(1, 4, 2)],
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_eight_devices_compute_what_one_does(settings, tmp_path, metrics, meshes, moved):
+def test_eight_devices_compute_what_one_does(request, tmp_path, metrics, which, meshes, moved):
     """On each mesh, and in a run that moves from one mesh to another half-way."""
-    given = settings | {"rows_per_batch": 16, "max_steps": 4, "eval_every": 2, "save_every": 2}
+    given = request.getfixturevalue(which) | {
+        "rows_per_batch": 16,
+        "max_steps": 4,
+        "eval_every": 2,
+        "save_every": 2,
+    }
     finetune.run(out=tmp_path / "one", **given)
     given |= {"out": str(tmp_path), "meshes": meshes, "moved": moved}
     given["masked_file"] = str(given["masked_file"])
@@ -231,3 +322,40 @@ def test_eight_devices_compute_what_one_does(settings, tmp_path, metrics, meshes
             }
             for key, value in expected.items():
                 assert value is None or found[key] == pytest.approx(value, rel=2e-5), (name, key)
+
+
+def test_distillation_from_stored_and_from_present_teachers(settings, finished, tmp_path, metrics):
+    """A trained student teaches another: stored top-k and the model itself agree where k is all."""
+    teacher = finished[0] / "student"
+    soft_targets.run(
+        masked_file=settings["masked_file"], teacher=teacher, out=tmp_path / "soft", k=63
+    )
+    short = settings | {"max_steps": 6, "rule": "none"}
+    runs = {
+        "topk": {
+            "distill": {"loss": "topk", "weight": 0.5},
+            "soft_targets": str(tmp_path / "soft"),
+        },
+        "full": {"distill": {"loss": "forward_kl", "weight": 0.5}, "teacher": str(teacher)},
+        "hard": {},
+        "states": {"distill": {"relation_weight": 1.0}, "teacher": str(teacher)},
+    }
+    losses = {}
+    for name, changes in runs.items():
+        summary = finetune.run(**short | changes, out=tmp_path / name)
+        losses[name] = [row["train_loss"] for row in metrics(tmp_path / name)]
+        assert ("soft_share" in summary) == (name == "topk")
+    np.testing.assert_allclose(losses["topk"], losses["full"], rtol=1e-4)
+    assert losses["hard"][-1] != pytest.approx(losses["full"][-1], rel=1e-2)
+    assert losses["states"][0] > losses["hard"][0]
+
+
+def test_a_distillation_that_lacks_something_is_refused(settings, tmp_path):
+    for changes, error, said in (
+        ({"distill": {"loss": "forward_kl", "weight": 1}}, ConfigError, "teacher is ''; expected"),
+        ({"teacher": "somewhere"}, ConfigError, "teacher is 'somewhere'; expected '': no term"),
+        ({"soft_targets": "x"}, ConfigError, "soft_targets is 'x'; expected ''"),
+        ({"distill": {"loss": "topk", "weight": 1}}, DataError, "no finished soft targets"),
+    ):
+        with pytest.raises(error, match=said):
+            finetune.run(**settings | changes, out=tmp_path / "out")
