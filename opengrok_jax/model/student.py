@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from opengrok_jax import storage
+from opengrok_jax import processes, storage
 from opengrok_jax.errors import CheckpointError, DataError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
@@ -35,6 +35,8 @@ _ODD = 0x9E3779B1
 
 def save_student(folder: Path, model: Phi3, config: Phi3Config) -> None:
     """Writes a student; the folder is whole or as it was before, whenever the process dies.
+
+    Of several processes each writes the parameters that it holds.
 
     Raises:
       CheckpointError: the folder holds something that is not a student, or the model was built
@@ -50,21 +52,31 @@ def save_student(folder: Path, model: Phi3, config: Phi3Config) -> None:
     stored = str(jax.tree.leaves(params)[0].dtype)
     partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
     with storage.storing(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        processes.on_first(lambda: _emptied(partial))
         with ocp.StandardCheckpointer() as checkpointer:
             tree = nnx.to_pure_dict(params)
             checkpointer.save(
                 partial / PARAMS, tree, save_args=jax.tree_util.tree_map_with_path(_chunks, tree)
             )
-        storage.write_text(partial / CONFIG, hf_config.write(config, stored))
-        storage.write_json(partial / DIGESTS, digests(params))
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(partial, folder)
-        storage.sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        sums = digests(params)
+
+        def finish() -> None:
+            storage.write_text(partial / CONFIG, hf_config.write(config, stored))
+            storage.write_json(partial / DIGESTS, sums)
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(partial, folder)
+            storage.sync_folder(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+
+        processes.on_first(finish)
+
+
+def _emptied(folder: Path) -> None:
+    with storage.storing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
 
 
 def load_student(

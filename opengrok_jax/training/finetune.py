@@ -24,8 +24,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from opengrok_jax import storage
-from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax import processes, storage
+from opengrok_jax.errors import DataError
 from opengrok_jax.masked_file import read_masked
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
@@ -69,6 +69,10 @@ def run(
     Killed at any moment, the same call goes on from the newest checkpoint and ends with the same
     student and the same metrics, bit by bit (on a CPU; elsewhere as far as the device repeats
     itself). On SIGTERM it keeps the state and leaves with status 143.
+
+    In several processes (see `processes`; each calls this with the same arguments) the mesh spans
+    the devices of all of them, and the losses are those of one process. `out` is on a file system
+    that all of them see.
 
     Args:
       masked_file: what `opengrok mask` wrote; split "train" is learnt, "valid" steers the stopping.
@@ -114,11 +118,6 @@ def run(
     """
     given: Any = dict(locals())  # first statement: the arguments and nothing else
     settings.check(given)
-    if jax.process_count() > 1:
-        raise ConfigError(
-            f"{jax.process_count()} processes were started; a fine-tuning runs in one process, on "
-            "all of its devices"
-        )
     devices = make_mesh(**cast(Any, mesh))
     groups = step.row_groups(devices)
     settings.check_rows(rows_per_batch, microbatches, groups)
@@ -166,7 +165,7 @@ def run(
     update = step.make_train_step(
         graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
     )
-    storage.check_room(out, bytes_on_disk(like))
+    processes.on_first(lambda: storage.check_room(out, bytes_on_disk(like)))
     evaluate = None
     if eval_every:
         rows = rows_per_batch // microbatches
@@ -192,6 +191,7 @@ def run(
     # ---- the run --------------------------------------------------------------------------
     identity = {k: v for k, v in given.items() if k not in ("masked_file", "out")}
     identity = json.loads(json.dumps(identity)) | {"data": storage.file_sha256(masked_file)}
+    processes.check_same("settings or data", json.dumps(identity))
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
@@ -225,7 +225,7 @@ def run(
             patience=patience,
             min_improvement=min_improvement,
             save_every=save_every,
-            asked_to_end=asked_to_end,
+            asked_to_end=processes.any_asks(asked_to_end),
         )
         best = checkpoints.best(standing.best_step, like.params)
         save_student(out / "student", nnx.merge(graph, best), config)
@@ -237,7 +237,8 @@ def run(
         "normalize": normalize,
         **figures,
     }
-    storage.write_json(out / "summary.json", summary)
+    if processes.first():
+        storage.write_json(out / "summary.json", summary)
     return summary
 
 
