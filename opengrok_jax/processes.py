@@ -161,16 +161,6 @@ def on_first(work: Callable[[], object]) -> None:
         raise RunFolderError("process 0 cannot go on, and says why")
 
 
-def all_of(fine: bool) -> bool:
-    """Whether `fine` holds in every process."""
-    if count() == 1:
-        return fine
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array(fine)).all())
-
-
 def any_asks(asks: Callable[[], bool]) -> Callable[[], bool]:
     """A question to which all processes hear the same answer: whether any of them `asks`.
 

@@ -26,7 +26,7 @@ from opengrok_jax.errors import CheckpointError, DataError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.sharding import make_mesh, parameter_shardings
+from opengrok_jax.model.sharding import laid_out, make_mesh, parameter_shardings, reading_sharding
 
 CONFIG, PARAMS, DIGESTS = "config.json", "params", "digests.json"
 _CHUNK_BYTES = 16 * 2**20
@@ -112,12 +112,11 @@ def load_student(
         with ocp.StandardCheckpointer() as checkpointer:
             stored: Any = checkpointer.metadata(folder / PARAMS).item_metadata
             like = jax.tree.map(
-                lambda array, kept, sharding: jax.ShapeDtypeStruct(
-                    array.shape, kept.dtype, sharding=sharding
+                lambda array, kept: jax.ShapeDtypeStruct(
+                    array.shape, kept.dtype, sharding=reading_sharding(array.shape, mesh, axes=2)
                 ),
                 nnx.to_pure_dict(state),
                 stored.tree,
-                shardings,
             )
             params = checkpointer.restore(folder / PARAMS, like)
     except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -125,7 +124,7 @@ def load_student(
             f"{folder / PARAMS} cannot be read: {_first_line(error)}; copy the student anew or "
             "run `opengrok finetune` again"
         ) from error
-    nnx.replace_by_pure_dict(state, params)
+    nnx.replace_by_pure_dict(state, jax.tree.map(laid_out, params, shardings))
     compare_digests(digests(state), expected, folder)
     return nnx.merge(nnx.graphdef(abstract), state), config
 
