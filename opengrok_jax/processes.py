@@ -31,7 +31,7 @@ from opengrok_jax import progress
 from opengrok_jax.errors import ConfigError, RunFolderError, TrainingError, UserError
 
 ADDRESS, COUNT, ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-PATIENCE = 300  # seconds that a process waits for the others to be started
+PATIENCE = 300.0  # seconds that a process waits for the others to be started
 HEARTBEAT = 100  # seconds without a sign of life after which a process counts as dead
 _LOST = ("Gloo", "NCCL")  # who speaks in the error of a collective whose other end is gone
 
@@ -92,8 +92,6 @@ def joined(patience: float = PATIENCE) -> Iterator[None]:
     if not _met(patience):
         yield
         return
-    import jax
-
     try:
         if not first():
             progress.mute()
@@ -101,13 +99,11 @@ def joined(patience: float = PATIENCE) -> Iterator[None]:
         meet("the end")
     except BaseException as error:
         status = 1
-        if isinstance(error, UserError):
+        if isinstance(error, UserError) and not lost(error):
             status = error.exit_code
         elif isinstance(error, SystemExit):
             status = error.code if isinstance(error.code, int) else 1
-        elif isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and any(
-            name in str(error) for name in _LOST
-        ):
+        elif lost(error):
             _leave_at_exit(TrainingError.exit_code)
             raise TrainingError(
                 "another process of this run has ended or cannot be reached; see what it said, and "
@@ -115,6 +111,14 @@ def joined(patience: float = PATIENCE) -> Iterator[None]:
             ) from error
         _leave_at_exit(status)
         raise
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, rather than what it seems to say."""
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    return count() > 1 and any(name in str(each) for each in causes for name in _LOST)
 
 
 def count() -> int:

@@ -126,6 +126,8 @@ class Checkpoints:
             except RunFolderError:
                 raise
             except Exception as error:  # Orbax and TensorStore raise many kinds
+                if processes.lost(error):
+                    raise
                 say(
                     f"checkpoint of step {step} cannot be used ({_first_line(error)}); "
                     "taking the one before it"
