@@ -20,6 +20,7 @@ import atexit
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -218,6 +219,8 @@ def _met(patience: float) -> bool:
         return False
     import jax
 
+    if found and found.id == 0:
+        _check_port(found.address)
     # JAX's own client does not raise when its time is up: it aborts the process.
     give_up = threading.Timer(patience, _give_up, [found, patience])
     give_up.daemon = True
@@ -240,7 +243,7 @@ def _met(patience: float) -> bool:
         first_line = (str(error).splitlines() or [""])[0][:200]
         raise ConfigError(
             f"the processes cannot meet at {found.address if found else 'the coordinator'}: "
-            f"{first_line}; is another run using this port?"
+            f"{first_line}; start all of them again"
         ) from error
     finally:
         give_up.cancel()
@@ -248,6 +251,19 @@ def _met(patience: float) -> bool:
         # JAX has begun to catch it, for a protocol of its own; `any_asks` is ours.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return jax.process_count() > 1
+
+
+def _check_port(address: str) -> None:
+    """Raises ConfigError if the port of the coordinator is taken; some JAX dies of it."""
+    try:
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("", int(address.rpartition(":")[2])))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"process 0 cannot listen at {address}: {error}; give another port in {ADDRESS}, the "
+            "same to all processes"
+        ) from error
 
 
 def _on_tpu(devices: Path = Path("/dev")) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -158,8 +159,6 @@ def test_others_that_do_not_come_are_named(number):
 
 
 def test_a_port_in_use_is_said():
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
@@ -167,7 +166,8 @@ def test_a_port_in_use_is_said():
         first = dict(zip(VARIABLES, (address, "2", "0"), strict=True))
         ((status, _, said),) = finish(begin(["-c", ALONE_AMONG_TWO], 1, **first), 60)
     assert status != 0
-    assert f"ConfigError: the processes cannot meet at {address}" in said
+    assert f"process 0 cannot listen at {address}: " in said
+    assert "Address already in use; give another port in JAX_COORDINATOR_ADDRESS" in said
 
 
 ENDLESS = """
