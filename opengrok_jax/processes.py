@@ -1,7 +1,7 @@
 """Several processes, one fine-tuning: how they meet, agree and part.
 
 The same command is started once per process, on one machine or many, over one shared file system.
-Elsewhere than on Cloud TPU, where JAX finds out by itself, the environment tells each of the others:
+On Cloud TPU JAX finds the others by itself; elsewhere the environment tells each process of them:
 
     JAX_COORDINATOR_ADDRESS   host:port of process 0, the same for all; any free port
     JAX_NUM_PROCESSES         how many there are
@@ -24,9 +24,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from opengrok_jax import progress
 from opengrok_jax.errors import ConfigError, RunFolderError, TrainingError, UserError
@@ -37,7 +38,8 @@ HEARTBEAT = 100  # seconds without a sign of life after which a process counts a
 _LOST = ("Gloo", "NCCL")  # who speaks in the error of a collective whose other end is gone
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True)
+class Given:
     """What the environment says."""
 
     address: str
@@ -225,20 +227,19 @@ def _met(patience: float) -> bool:
     give_up = threading.Timer(patience, _give_up, [found, patience])
     give_up.daemon = True
     give_up.start()
-    limits = {
-        "initialization_timeout": int(patience) + 60,
-        "heartbeat_timeout_seconds": HEARTBEAT,
-    }
+    join = partial(
+        jax.distributed.initialize,
+        initialization_timeout=int(patience) + 60,
+        heartbeat_timeout_seconds=HEARTBEAT,
+    )
     try:
-        if found is None:
+        if found:
+            join(found.address, found.count, found.id, cluster_detection_method="deactivate")
+        else:
             try:
-                jax.distributed.initialize(**limits)
+                join()
             except ValueError:  # TPU chips, and nobody who knows of a pod
                 return False
-        else:
-            jax.distributed.initialize(
-                *found, cluster_detection_method="deactivate", **limits
-            )  # type: ignore[arg-type]
     except RuntimeError as error:
         first_line = (str(error).splitlines() or [""])[0][:200]
         raise ConfigError(

@@ -5,13 +5,12 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
 from opengrok_jax import processes
 from opengrok_jax.errors import ConfigError
-from tests.together import begin, environments, finish, together
+from tests.together import begin, environments, finish
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -62,7 +61,7 @@ def test_an_environment_that_makes_no_sense(told, values, message):
 def test_other_verbs_are_refused(told):
     processes.refuse("run")
     told("a:1", "2", "0")
-    with pytest.raises(ConfigError, match="`opengrok run` works in one process; .* finetune"):
+    with pytest.raises(ConfigError, match=r"`opengrok run` works in one process; .* finetune"):
         processes.refuse("run")
 
 
@@ -130,9 +129,18 @@ def test_two_processes_agree():
     assert (status, other_status) == (0, 0), said + other_said
     different = "the processes were given different settings; start all of them alike"
     answers = [False, False, False, True, True, True]
-    rows = [[json.loads(x) for x in text.splitlines() if x.startswith(("[2", "0."))] for text in (out, other_out)]
+    rows = [
+        [json.loads(x) for x in text.splitlines() if x.startswith(("[2", "0."))]
+        for text in (out, other_out)
+    ]
     assert rows[0][0] == [2, True, [0], ["DataError: no such file", different], answers]
-    assert rows[1][0] == [2, False, [], ["RunFolderError: process 0 cannot go on, and says why", different], answers]
+    assert rows[1][0] == [
+        2,
+        False,
+        [],
+        ["RunFolderError: process 0 cannot go on, and says why", different],
+        answers,
+    ]
     assert max(rows[0][1], rows[1][1]) < 0.1  # seconds to ask: about one all-reduce
     assert "told by 0" in said
     assert "told by" not in other_said
@@ -155,7 +163,9 @@ def test_others_that_do_not_come_are_named(number):
     assert time.monotonic() - started < 40
     assert status == 2
     line = said.splitlines()[-1]
-    assert line.startswith(f"opengrok: process {number} of 2 waited 4 s for the others at localhost:")
+    assert line.startswith(
+        f"opengrok: process {number} of 2 waited 4 s for the others at localhost:"
+    )
 
 
 def test_a_port_in_use_is_said():

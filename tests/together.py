@@ -47,7 +47,9 @@ def begin(words: list[str], count: int, **options: object) -> list[subprocess.Po
     ]
 
 
-def finish(processes: list[subprocess.Popen[str]], seconds: float = 250) -> list[tuple[int, str, str]]:
+def finish(
+    processes: list[subprocess.Popen[str]], seconds: float = 250
+) -> list[tuple[int, str, str]]:
     """Exit status, standard output and standard error of each; none outlives this call."""
     try:
         ended = [process.communicate(timeout=seconds) for process in processes]

@@ -222,7 +222,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[...,
     save_hf(model, config, folder / "hf")
     save_student(folder / "student", model, config)
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    np.savez(folder / "expected.npz", **{".".join(path): p[...] for path, p in flat})
+    np.savez(folder / "expected.npz", **{".".join(map(str, path)): p[...] for path, p in flat})
     return folder
 
 

@@ -1,11 +1,8 @@
 """The room as a whole: a run from end to end, killed runs, and eight devices."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
