@@ -1,6 +1,7 @@
 """The room as a whole: a run from end to end, killed runs, and eight devices."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -303,3 +304,25 @@ def test_two_processes_are_one_run(settings, finished, start, tmp_path, metrics)
     assert_same_losses(metrics(tmp_path), metrics(finished[0]))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["best_step"] == finished[1]["best_step"]
+
+
+@pytest.mark.slow
+def test_a_damaged_state_is_set_aside_by_two_processes(settings, start, tmp_path, metrics):
+    """Whichever of them cannot read its part: started again at most once, they go on before it."""
+    given = settings | {"max_steps": 4, "eval_every": 2, "save_every": 2, "mesh": mesh(1, 2, 1)}
+    given |= {"out": tmp_path / "run"}
+    statuses, said = both_end([start(given, **each) for each in environments(2)])
+    assert statuses == [0, 0], said
+    expected, last = metrics(tmp_path / "run"), tmp_path / "run" / "checkpoints" / "last"
+    files = [path for path in (last / "4" / "arrays").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    statuses, said = both_end([start(given, **each) for each in environments(2)])
+    assert (last / "4.damaged").is_dir()
+    assert (last / "2").is_dir()
+    if statuses != [0, 0]:
+        assert any("start all processes again" in text for text in said), said
+        statuses, said = both_end([start(given, **each) for each in environments(2)])
+        assert statuses == [0, 0], said
+    assert "going on from step 2" in said[0]
+    assert_same_losses(metrics(tmp_path / "run"), expected)
