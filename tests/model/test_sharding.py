@@ -21,6 +21,7 @@ from opengrok_jax.model.sharding import (
     batch_sharding,
     constrain,
     make_mesh,
+    on_mesh_of,
     parameter_axes,
     parameter_shardings,
     reading_sharding,
@@ -165,6 +166,15 @@ def test_constrain_needs_a_mesh_and_a_compiler() -> None:
     assert "('data', 'fsdp')" in jaxpr
 
 
+def test_on_mesh_of_sets_the_mesh_that_the_arrays_lie_on() -> None:
+    mesh = make_mesh(fsdp=1, devices=jax.devices()[:1])
+    placed = jax.device_put(jnp.ones(2), batch_sharding(mesh))
+    with on_mesh_of({"a": placed}):
+        assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
+    with on_mesh_of({"a": jnp.ones(2)}):
+        assert jax.sharding.get_abstract_mesh().empty
+
+
 @pytest.mark.parametrize(
     ("shape", "axes", "spec"),
     [
@@ -213,7 +223,7 @@ with processes.joined():
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[..., Phi3]) -> Path:
-    """A model of 9.4 MB as safetensors, as a student, and as NumPy has it."""
+    """A model of 10 MB as safetensors, as a student, and as NumPy has it."""
     folder = tmp_path_factory.mktemp("stored")
     config = Phi3Config.tiny(
         512, hidden_size=256, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4

@@ -76,7 +76,7 @@ def test_a_file_cut_short_after_its_header_was_read_is_named(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"it ends within a\.last"):
         tensor.read()
     (tmp_path / "file").unlink()
-    with pytest.raises(CheckpointError, match="cannot read weights: .*No such file"):
+    with pytest.raises(CheckpointError, match=r"cannot read weights: .*No such file"):
         tensor.read()
 
 
