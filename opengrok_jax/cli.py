@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, status: int) -> None:
     if os.environ.get("OPENGROK_TRACEBACK"):
         raise
-    say(f"opengrok: {message}")
+    print(f"opengrok: {message}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 

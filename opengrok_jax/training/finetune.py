@@ -25,8 +25,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from opengrok_jax import hub, storage, tokenizer_files
-from opengrok_jax.errors import ConfigError
+from opengrok_jax import hub, processes, storage, tokenizer_files
 from opengrok_jax.masked_file import read_masked
 from opengrok_jax.model import hf_config
 from opengrok_jax.model import lora as adapters
@@ -85,6 +84,10 @@ def run(
     student and the same metrics, bit by bit (on a CPU; elsewhere as far as the device repeats
     itself). On SIGTERM it keeps the state and leaves with status 143.
 
+    In several processes (see `processes`; each calls this with the same arguments) the mesh spans
+    the devices of all of them, and the losses are those of one process. `out` is on a file system
+    that all of them see.
+
     Args:
       masked_file: what `opengrok mask` wrote; split "train" is learnt, "valid" steers the stopping.
       out: folder of the results.
@@ -142,11 +145,6 @@ def run(
     options = settings.lora_options(lora, init)
     aim = objective.read(distill or {})
     settings.check_sources(aim, teacher=teacher, soft_targets=soft_targets)
-    if jax.process_count() > 1:
-        raise ConfigError(
-            f"{jax.process_count()} processes were started; a fine-tuning runs in one process, on "
-            "all of its devices"
-        )
     devices = make_mesh(**cast(Any, mesh))
     groups = step.row_groups(devices)
     settings.check_rows(rows_per_batch, microbatches, groups)
@@ -198,7 +196,8 @@ def run(
         **{name: given[name] for name in ASSEMBLED},
     )
     like = made.like
-    storage.check_room(out, bytes_on_disk(like, made.base if options else ()))
+    needed = bytes_on_disk(like, made.base if options else ())
+    processes.on_first(lambda: storage.check_room(out, needed))
     evaluate = None
     if valid:
         one = step.make_eval_step(
@@ -227,6 +226,7 @@ def run(
     identity = json.loads(json.dumps(identity)) | {"data": storage.file_sha256(masked_file)}
     if soft:
         identity |= {"soft_digest": storage.file_sha256(soft_folder / storage.MANIFEST)}
+    processes.check_same("settings or data", json.dumps(identity))
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
@@ -271,7 +271,7 @@ def run(
             patience=patience,
             min_improvement=min_improvement,
             save_every=save_every,
-            asked_to_end=asked_to_end,
+            asked_to_end=processes.any_asks(asked_to_end),
         )
         best = checkpoints.best(standing.best_step, like.params)
         student = nnx.merge(made.graph, best, *frozen)
@@ -287,7 +287,8 @@ def run(
         "normalize": normalize,
         **figures,
     }
-    storage.write_json(out / "summary.json", summary)
+    if processes.first():
+        storage.write_json(out / "summary.json", summary)
     return summary
 
 
