@@ -22,7 +22,14 @@ from opengrok_jax.model.config import Phi3Config, published
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import MESH_AXES, mesh_sizes, parameter_shardings
 from opengrok_jax.progress import say
-from opengrok_jax.training import finetune, plan_analytic, plan_compile, plan_data, settings
+from opengrok_jax.training import (
+    finetune,
+    objective,
+    plan_analytic,
+    plan_compile,
+    plan_data,
+    settings,
+)
 from opengrok_jax.training.assembly import ASSEMBLED
 from opengrok_jax.training.flops import train_flops
 from opengrok_jax.training.plan_analytic import Parts, Work
@@ -81,6 +88,12 @@ def run(
         settings.require(value >= 0, name, value, "0 or more")
     given = _defaults() | dict(training)
     settings.check(given | ({"init": settings.SCRATCH} if model else {}))
+    adapters = settings.lora_options(given["lora"], given["init"])
+    if adapters or objective.read(given["distill"] or {}) != objective.HARD:
+        raise ConfigError(
+            "lora and distill are not planned for, only the full fine-tuning on the answers "
+            "themselves, which needs more memory than adapters: leave both out to plan that"
+        )
     config = _config(given, model, masked_file)
     sizes = mesh_sizes(wanted.devices, wanted.name, **given["mesh"])
     parts = Parts(*(sizes[axis] for axis in MESH_AXES))

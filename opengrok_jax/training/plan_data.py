@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from opengrok_jax.masked_file import read_masked
 from opengrok_jax.model.config import Phi3Config
-from opengrok_jax.training import batches
+from opengrok_jax.training import batches, packing
 from opengrok_jax.training.plan_analytic import Parts
 
 
@@ -66,7 +66,7 @@ def measure(
         )
         packed = batches.packed(
             examples,
-            lambda count: batches.data_order(count, **order),
+            lambda count: packing.data_order(count, **order),
             row_tokens=row_tokens,
             normalize=given["normalize"],
         )

@@ -132,6 +132,7 @@ def test_data_as_the_run_would_pack_it(settings, masked_file):
         ({"model": ""}, "init is ''"),
         ({"model": "", "training": {"init": "scratch"}}, "vocabulary comes from the data"),
         ({"tokens": 5, "rows": 5}, "one of tokens, rows"),
+        ({"training": {"lora": {"rank": 4, "alpha": 8.0, "targets": ["o_proj"]}}}, "not planned"),
         ({"price": -1.0}, "price is -1.0; expected 0 or more"),
     ],
 )

@@ -12,9 +12,19 @@ from opengrok_jax.errors import ConfigError, TrainingError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config, published
 from opengrok_jax.training import plan_compile
-from tests.training.test_assembly import SETTINGS
 
 GIB = 2**30
+SETTINGS = {
+    "rule": "exclude",
+    "learning_rate": 1e-2,
+    "warmup_share": 0.0,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "remat": "full",
+    "dtype": "bfloat16",
+    "param_dtype": "float32",
+    "seed": 3,
+}
 needs_libtpu = pytest.mark.skipif(
     not plan_compile.available(), reason="libtpu is not installed: pip install 'opengrok-jax[plan]'"
 )
@@ -31,7 +41,7 @@ def request(config, **changes):
         "row_tokens": 128,
         "capacity": 128,
         "steps": 10,
-        "settings": SETTINGS | {"dtype": "bfloat16"},
+        "settings": SETTINGS,
     }
     return given | changes
 
