@@ -2,6 +2,8 @@
 
 out/
   metrics.jsonl     one row per update: step, train_loss, learning_rate, grad_norm, valid_loss
+  meters.jsonl      one row per update: seconds by purpose, tokens/s, utilisation; see meters.py
+  tensorboard/      both as event files, with `tensorboard=True`
   checkpoints/      see checkpoints.py
   student/          the parameters of the best evaluation; see model/student.py
   summary.json      what `run` returns; written last
@@ -35,6 +37,7 @@ from opengrok_jax.progress import say
 from opengrok_jax.training import batches, loop, optimizer, settings, step
 from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
+from opengrok_jax.training.meters import Clock, Meters, check_tensorboard, goodput
 
 
 def run(
@@ -62,6 +65,7 @@ def run(
     remat: str = "none",
     dtype: str = "float32",
     param_dtype: str = "float32",
+    tensorboard: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Fine-tunes a student on a masked file.
@@ -97,6 +101,7 @@ def run(
       remat: "none", "dots" or "full", see `Phi3`.
       dtype: of the matrix products.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.
+      tensorboard: writes event files beside the two .jsonl files (extra "tensorboard").
       seed: of the initial weights and of the data order.
 
     Returns:
@@ -111,9 +116,13 @@ def run(
       RunFolderError: `out` holds a run of other settings.
       TrainingError: the loss or gradient is not finite; the last checkpoint stays.
       StorageError: the disk refused.
+      MissingExtra: `tensorboard` without its extra.
     """
     given: Any = dict(locals())  # first statement: the arguments and nothing else
+    clock = Clock("start")
     settings.check(given)
+    if tensorboard:
+        check_tensorboard()
     if jax.process_count() > 1:
         raise ConfigError(
             f"{jax.process_count()} processes were started; a fine-tuning runs in one process, on "
@@ -195,6 +204,16 @@ def run(
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
+        contextlib.closing(
+            Meters(
+                out / "meters.jsonl",
+                clock,
+                config=config,
+                device_kind=devices.devices.flat[0].device_kind,
+                devices=devices.size,
+                tensorboard=out / "tensorboard" if tensorboard else None,
+            )
+        ) as meters,
         _termination() as asked_to_end,
     ):
         restored = checkpoints.restore(
@@ -220,6 +239,7 @@ def run(
             evaluate=evaluate,
             checkpoints=checkpoints,
             metrics=out / "metrics.jsonl",
+            meters=meters,
             settings=identity,
             eval_every=eval_every,
             patience=patience,
@@ -229,6 +249,8 @@ def run(
         )
         best = checkpoints.best(standing.best_step, like.params)
         save_student(out / "student", nnx.merge(graph, best), config)
+    shares = goodput(storage.read_jsonl(out / "meters.jsonl"))
+    say("wall time: " + ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items()))
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,

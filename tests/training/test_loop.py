@@ -14,6 +14,7 @@ from opengrok_jax.training import batches
 from opengrok_jax.training.checkpoints import Checkpoints
 from opengrok_jax.training.finetune import _termination
 from opengrok_jax.training.loop import Standing, rewind, train
+from opengrok_jax.training.meters import Clock, Meters
 from opengrok_jax.training.step import StepReport, TrainState
 
 
@@ -28,7 +29,7 @@ def data(examples):
 
 
 @pytest.fixture
-def play(data, tmp_path):
+def play(data, tiny, tmp_path):
     """Runs the loop in tmp_path from its newest checkpoint; `losses` and `valid` by step."""
 
     def run(
@@ -45,7 +46,18 @@ def play(data, tmp_path):
 
         given = {"eval_every": 2, "patience": 0, "min_improvement": 0.0, "save_every": 3} | changes
         zero = TrainState(jnp.int32(0), {"w": jnp.ones(3)}, {"m": jnp.zeros(3)})
-        with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        with (
+            contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints,
+            contextlib.closing(
+                Meters(
+                    tmp_path / "meters.jsonl",
+                    Clock("start"),
+                    config=tiny,
+                    device_kind="TPU v4",
+                    devices=2,
+                )
+            ) as meters,
+        ):
             found = checkpoints.restore(zero, lambda host: None)
             state, standing = zero, Standing()
             if found:
@@ -60,6 +72,7 @@ def play(data, tmp_path):
                 evaluate=evaluate if valid else None,
                 checkpoints=checkpoints,
                 metrics=tmp_path / "metrics.jsonl",
+                meters=meters,
                 settings={"seed": 1},
                 asked_to_end=asked_to_end,
                 **given,
@@ -142,11 +155,12 @@ def test_sigterm_keeps_the_state(play, tmp_path, metrics):
 @pytest.mark.parametrize("torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n"])
 def test_rewind(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
-    rewind(path, 0)
+    assert rewind(path, 0) == []
     assert path.read_text() == ""
     lines = [json.dumps({"step": n}) + "\n" for n in (1, 2)]
     path.write_text("".join(lines) + torn)
-    rewind(path, 4)
+    assert rewind(path, 4) == []
     assert path.read_text() == "".join(lines)
-    rewind(path, 1)
+    path.write_text("".join(lines) + torn)
+    assert rewind(path, 1) == [{"step": 2}]
     assert path.read_text() == lines[0]
