@@ -249,8 +249,8 @@ def run(
         )
         best = checkpoints.best(standing.best_step, like.params)
         save_student(out / "student", nnx.merge(graph, best), config)
-    shares = goodput(storage.read_jsonl(out / "meters.jsonl"))
-    say("wall time: " + ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items()))
+    if shares := goodput(storage.read_jsonl(out / "meters.jsonl")):
+        say("wall time: " + ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items()))
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,

@@ -116,7 +116,7 @@ def train(
         batch = data.batch(index)
         return place(batch), meters.load(batch)
 
-    def settle(sent: _Sent) -> dict[str, float | None]:
+    def settle(sent: _Sent) -> dict[str, Any]:
         """Waits for an update, checks its numbers and counts it."""
         nonlocal standing
         report = jax.device_get(sent.report)
@@ -129,16 +129,17 @@ def train(
             "valid_loss": None,
         }
 
-    def note(sent: _Sent, figures: dict[str, float | None]) -> None:
+    def note(sent: _Sent, figures: dict[str, Any]) -> None:
         _append(rows, metrics, {"step": sent.step} | figures)
 
-    def measure(sent: _Sent, figures: dict[str, float | None]) -> None:
+    def measure(sent: _Sent, figures: dict[str, Any]) -> None:
         meters.row(sent.step, sent.load, figures)
         advance(1, note=f"{standing.note(figures['train_loss'])}, {meters.pace()}")
 
     def keep() -> None:
         with storing(metrics):
             os.fsync(rows.fileno())
+        meters.sync()
         checkpoints.save(state, {**asdict(standing), "settings": settings})
 
     todo = range(standing.step, standing.step if over() else steps)

@@ -22,8 +22,10 @@ meters.jsonl, one row per update
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -166,6 +168,7 @@ class Meters:
             self._rows.flush()
         if self._events is not None:
             timed = {f"seconds/{name}": value for name, value in row.pop("seconds").items()}
+            del row["step"]
             self._events.write(step, {**figures, **row, **timed})
 
     def pace(self) -> str:
@@ -174,6 +177,12 @@ class Meters:
             return ""
         tokens, busy = map(sum, zip(*self._recent, strict=True))
         return f"{tokens / busy:,.0f} tokens/s"
+
+    def sync(self) -> None:
+        """Has the disk keep the rows: with every state that is kept."""
+        assert self._rows is not None, "begin() comes first"
+        with storing(self.path):
+            os.fsync(self._rows.fileno())
 
     def close(self) -> None:
         """Closes what is open and listens no more."""
@@ -184,9 +193,9 @@ class Meters:
             with storing(self.path):
                 self._rows.close()
 
-    def _heard(self, event: str, seconds: float, **_: Any) -> None:
+    def _heard(self, event: str, duration_secs: float, **_: Any) -> None:
         if event == COMPILED and threading.get_ident() == self._thread:
-            self.clock.move("compile", seconds)
+            self.clock.move("compile", duration_secs)
 
 
 class Events:
@@ -199,27 +208,22 @@ class Events:
     """
 
     def __init__(self, folder: Path, step: int):
-        check_tensorboard()
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
+        files, self._protocol, self._summary = _tensorboard()
         self.folder = folder
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(folder / "events"), f".from-{step}")
+            self._writer = files.EventsWriter(str(folder / "events"), f".from-{step}")
             # The viewer forgets what an earlier process wrote from here on.
-            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # type: ignore[attr-defined]
-            self._put(step + 1, session_log=started)
+            log = self._protocol.SessionLog
+            self._put(step + 1, session_log=log(status=log.START))
             self._writer.flush()
 
     def write(self, step: int, figures: Mapping[str, float | None]) -> None:
         """One scalar for each figure that is not None."""
-        from tensorboardX.summary import scalar
-
         with storing(self.folder):
             for name, value in figures.items():
-                if name != "step" and value is not None:
-                    self._put(step, summary=scalar(name, value))
+                if value is not None:
+                    self._put(step, summary=self._summary.scalar(name, value))
             self._writer.flush()
 
     def close(self) -> None:
@@ -228,15 +232,19 @@ class Events:
             self._writer.close()
 
     def _put(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto import event_pb2
-
-        self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
+        event = self._protocol.Event(wall_time=time.time(), step=step, **content)
+        self._writer.write_event(event)
 
 
 def check_tensorboard() -> None:
     """Raises MissingExtra unless event files can be written."""
+    _tensorboard()
+
+
+def _tensorboard() -> tuple[Any, ...]:
+    parts = ("event_file_writer", "proto.event_pb2", "summary")
     with needs_extra("tensorboard"):
-        import tensorboardX.event_file_writer  # noqa: F401
+        return tuple(importlib.import_module(f"tensorboardX.{part}") for part in parts)
 
 
 def goodput(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -527,7 +527,7 @@ def executable(path, text):
 
 
 def until(run, ending):
-    deadline = time.monotonic() + 30
+    deadline, said = time.monotonic() + 30, ""
     while time.monotonic() < deadline:
         said = run("state").stdout.strip()
         if said.endswith(ending):

@@ -197,8 +197,8 @@ def test_compiling_is_found_wherever_it_happens(meters, watch, tmp_path):
 def test_jax_reports_compiling_under_this_name():
     heard = []
 
-    def listen(event, seconds, **_):
-        heard.append((event, seconds))
+    def listen(event, duration_secs, **_):
+        heard.append((event, duration_secs))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -262,11 +262,9 @@ def check_events(events):
 
 
 def test_event_files_hold_all_figures(meters, watch, tmp_path):
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event
-
+    protocol = pytest.importorskip("tensorboardX.proto.event_pb2")
     path = written(meters, watch, tmp_path / "tensorboard")
-    check_events(Event.FromString(record) for record in records(path))
+    check_events(protocol.Event.FromString(record) for record in records(path))
 
 
 def test_tensorboard_reads_them(meters, watch, tmp_path):
