@@ -107,7 +107,7 @@ def train(
     """
     steps = len(data.order)
     rewind(metrics, standing.step)
-    meters.begin(standing.step, undone=rewind(meters.path, standing.step))
+    meters.begin(standing.step, rewind(meters.path, standing.step) if meters.path else [])
 
     def over() -> bool:
         return standing.step >= steps or bool(patience and standing.misses >= patience)

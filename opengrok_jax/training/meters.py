@@ -90,7 +90,7 @@ class Meters:
     """The open files of a run's meters; `contextlib.closing` closes them.
 
     Args of the constructor:
-      path: the .jsonl file.
+      path: the .jsonl file; None = nothing is written (of several processes only the first writes).
       clock: runs since the beginning of the process's work.
       config: sizes of the model.
       device_kind, devices: JAX's word for a device, and how many there are.
@@ -103,7 +103,7 @@ class Meters:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         clock: Clock,
         *,
         config: Phi3Config,
@@ -131,6 +131,8 @@ class Meters:
         lost = math.fsum(seconds for row in undone for seconds in row["seconds"].values())
         self.clock.switch("step")
         self.clock.add("lost", lost)
+        if self.path is None:
+            return
         with storing(self.path):
             self._rows = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  `close` does
         if self._tensorboard is not None:
@@ -148,11 +150,12 @@ class Meters:
           load: of its batch.
           figures: what the run measures anyway; goes to TensorBoard beside the meters.
         """
-        assert self._rows is not None, "begin() comes first"
         seconds = self.clock.take()
         busy = max(seconds.get("step", 0.0) + seconds.get("input", 0.0), 1e-9)
-        flops = train_flops(self._config, load)
         self._recent.append((load.tokens, busy))
+        if self.path is None or self._rows is None:
+            return
+        flops = train_flops(self._config, load)
         row: dict[str, Any] = {
             "step": step,
             "seconds": {name: round(value, 6) for name, value in seconds.items()},
@@ -180,7 +183,8 @@ class Meters:
 
     def sync(self) -> None:
         """Has the disk keep the rows: with every state that is kept."""
-        assert self._rows is not None, "begin() comes first"
+        if self.path is None or self._rows is None:
+            return
         with storing(self.path):
             os.fsync(self._rows.fileno())
 
@@ -189,7 +193,7 @@ class Meters:
         jax.monitoring.unregister_event_duration_listener(self._heard)
         if self._events is not None:
             self._events.close()
-        if self._rows is not None:
+        if self.path is not None and self._rows is not None:
             with storing(self.path):
                 self._rows.close()
 

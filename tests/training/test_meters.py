@@ -51,7 +51,8 @@ def meters(tiny, watch, tmp_path):
     @contextlib.contextmanager
     def opened(**changes):
         given = {"config": tiny, "device_kind": "TPU v4", "devices": 2} | changes
-        made = Meters(tmp_path / "meters.jsonl", Clock("start", watch), **given)
+        given = {"path": tmp_path / "meters.jsonl", "clock": Clock("start", watch)} | given
+        made = Meters(**given)
         with contextlib.closing(made):
             yield made
 
@@ -109,6 +110,16 @@ def test_utilisation_of_an_unknown_device_is_not_guessed(meters, watch, tmp_path
         m.row(1, LOAD, {})
     (row,) = rows_of(tmp_path / "meters.jsonl")
     assert "mfu" not in row
+
+
+def test_only_one_of_several_processes_writes(meters, watch, tmp_path):
+    with meters(path=None, tensorboard=tmp_path / "tensorboard") as m:
+        m.begin(0, undone=[])
+        watch.at += 2.0
+        m.row(1, LOAD, {})
+        m.sync()
+        assert m.pace() == "24 tokens/s"
+    assert not list(tmp_path.iterdir())
 
 
 def test_taken_up_again_what_was_undone_is_lost(meters, watch, tmp_path):
