@@ -12,7 +12,8 @@
     student.py     the folder a student lives in between rooms 6 and 7
     rows.py        rows of unequal length -> batches of few distinct shapes
     sampling.py    how the next token is chosen
-    generate.py    continuation of prompts with a key-value cache
+    decoding.py    a batch on its way: prefill and decode, compiled, with a key-value cache
+    generate.py    continuation of prompts
     stream.py      `opengrok generate`: a prompt's answer, piece by piece
     student_stream.py  its parameters in blocks of rows, for models larger than the memory
     convert.py     `opengrok convert`: safetensors <-> a student's folder

@@ -25,10 +25,17 @@ Remat = Literal["none", "full", "dots"]
 
 
 class Cache(NamedTuple):
-    """Keys (after RoPE) and values of all layers and of the K heads, in the decoder's dtype."""
+    """Keys (after RoPE) and values of all layers, in the decoder's dtype.
 
-    keys: Float[Array, "L B S K H"]
-    values: Float[Array, "L B S K H"]
+    A head's S slots lie together: a step reads all of them and so walks through memory in order.
+    """
+
+    keys: Float[Array, "L B K S H"]
+    values: Float[Array, "L B K S H"]
+
+    def constrain(self) -> Cache:
+        """Laid out over the mesh by rows and by heads, see `sharding`."""
+        return Cache(*(constrain(part, None, "batch", "heads", None, None) for part in self))
 
 
 class Phi3(nnx.Module):
@@ -88,7 +95,7 @@ class Phi3(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """`hidden` of one example a row, flush left, and the keys and values for `step`."""
         hidden, kept = self._decoder(tokens, segment_ids, None, key_mask, rule, keep=True)
-        return hidden, Cache(*kept)
+        return hidden, Cache(*(part.swapaxes(2, 3) for part in kept)).constrain()
 
     def step(
         self,
@@ -109,7 +116,7 @@ class Phi3(nnx.Module):
         """
         positions, rows = at[:, None], jnp.arange(at.shape[0])
         cos, sin = rope_angles(self.config, positions, positions + 1)
-        window, slots = self.config.sliding_window, cache.keys.shape[2]
+        window, slots = self.config.sliding_window, cache.keys.shape[3]
         visible = visible_in_cache(at, slots, key_mask, rule, window)
         multiplier = key_mask if rule == "multiply" else None
         x = self.embed_tokens(tokens[:, None]).astype(self.dtype)
@@ -124,11 +131,12 @@ class Phi3(nnx.Module):
 
             def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Cache]:
                 grown = Cache(
-                    cache.keys.at[number, rows, at].set(k[:, 0]),
-                    cache.values.at[number, rows, at].set(v[:, 0]),
-                )
+                    cache.keys.at[number, rows, :, at].set(k[:, 0]),
+                    cache.values.at[number, rows, :, at].set(v[:, 0]),
+                ).constrain()
                 keys, values = (
-                    jax.lax.dynamic_index_in_dim(part, number, keepdims=False) for part in grown
+                    jax.lax.dynamic_index_in_dim(part, number, keepdims=False).swapaxes(1, 2)
+                    for part in grown
                 )
                 return attend(q, keys, values, visible, multiplier), grown
 

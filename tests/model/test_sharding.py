@@ -18,6 +18,7 @@ from opengrok_jax.model.sharding import (
     batch_sharding,
     constrain,
     make_mesh,
+    on_mesh_of,
     parameter_axes,
     parameter_shardings,
 )
@@ -156,3 +157,12 @@ def test_constrain_needs_a_mesh_and_a_compiler() -> None:
         jaxpr = str(jax.make_jaxpr(lambda x: constrain(x, "batch", None))(x))
     assert "sharding_constraint" in jaxpr
     assert "('data', 'fsdp')" in jaxpr
+
+
+def test_on_mesh_of_sets_the_mesh_that_the_arrays_lie_on() -> None:
+    mesh = make_mesh(fsdp=1, devices=jax.devices()[:1])
+    placed = jax.device_put(jnp.ones(2), batch_sharding(mesh))
+    with on_mesh_of({"a": placed}):
+        assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
+    with on_mesh_of({"a": jnp.ones(2)}):
+        assert jax.sharding.get_abstract_mesh().empty
