@@ -139,9 +139,9 @@ def _generate_verb(verbs: Any) -> None:
     verb.add_argument(
         "--checkpoint",
         required=True,
-        type=Path,
         metavar="FOLDER",
-        help="RUN/training/student, or a Hugging Face folder with config.json and safetensors",
+        help="RUN/training/student, a Hugging Face folder with config.json and safetensors, or a "
+        "name on the hub",
     )
     verb.add_argument(
         "--prompt", required=True, metavar="TEXT", help="what the user says; - = standard input"
@@ -235,9 +235,9 @@ def _convert_verb(verbs: Any) -> None:
     verb.add_argument(
         "--source",
         required=True,
-        type=Path,
         metavar="FOLDER",
-        help="config.json with safetensors (one file or shards), or a student's folder",
+        help="config.json with safetensors (one file or shards), a student's folder, or "
+        "OWNER/MODEL[@REVISION] on the Hugging Face hub (HF_TOKEN is read from the environment)",
     )
     verb.add_argument(
         "--out", required=True, type=Path, metavar="FOLDER", help="to make; absent or empty"

@@ -10,6 +10,7 @@
     tensorfile.py  the safetensors container: read slices, write tensor by tensor
     weights.py     HF folder -> Phi3 -> HF folder
     student.py     the folder a student lives in between rooms 6 and 7
+    opening.py     the model of either kind of folder
     rows.py        rows of unequal length -> batches of few distinct shapes
     sampling.py    how the next token is chosen
     decoding.py    a batch on its way: prefill and decode, compiled, with a key-value cache

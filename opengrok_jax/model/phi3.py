@@ -84,7 +84,26 @@ class Phi3(nnx.Module):
         "exclude" (see `attention`). Raises ConfigError for a row longer than
         `max_position_embeddings`, an unknown rule or a missing key mask.
         """
-        return self._decoder(tokens, segment_ids, positions, key_mask, rule, keep=False)[0]
+        return self._decoder(tokens, segment_ids, positions, key_mask, rule)[0]
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None = None,
+        key_mask: Bool[Array, "B T"] | None = None,
+        rule: Rule = "none",
+    ) -> Float[Array, "{self.config.num_hidden_layers+1} B T D"]:
+        """The states between the blocks, (L + 1, B, T, D): the `output_hidden_states` of HF.
+
+        [0] is the embedding, [l] what block l gives to block l + 1 (counted from 1), and [L] is
+        `hidden`: the last block's output after the final norm. Arguments, dtype and errors are
+        those of `hidden`; so is the cost, but for the L more arrays that are given out.
+        """
+        last, before = self._decoder(
+            tokens, segment_ids, positions, key_mask, rule, keep="block inputs"
+        )
+        return jnp.concatenate([before, last[None]])
 
     def prefill(
         self,
@@ -94,7 +113,7 @@ class Phi3(nnx.Module):
         rule: Rule = "none",
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """`hidden` of one example a row, flush left, and the keys and values for `step`."""
-        hidden, kept = self._decoder(tokens, segment_ids, None, key_mask, rule, keep=True)
+        hidden, kept = self._decoder(tokens, segment_ids, None, key_mask, rule, keep="cache")
         return hidden, Cache(*(part.swapaxes(2, 3) for part in kept)).constrain()
 
     def step(
@@ -154,9 +173,12 @@ class Phi3(nnx.Module):
         key_mask: Bool[Array, "B T"] | None,
         rule: Rule,
         *,
-        keep: bool,
+        keep: Literal["cache", "block inputs"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """`hidden`, and with `keep` the keys and values of every layer, (L, B, T, K, H) each."""
+        """`hidden`, and what is to be kept of every layer.
+
+        keep  "cache" = keys and values, (L, B, T, K, H) each; "block inputs" = (L, B, T, D)
+        """
         check_rule(rule, key_mask)
         limit = self.config.max_position_embeddings
         if tokens.shape[1] > limit:
@@ -174,10 +196,11 @@ class Phi3(nnx.Module):
         def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             window = self.config.sliding_window
             mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, window)
-            return mixed, (k, v) if keep else None
+            return mixed, (k, v) if keep == "cache" else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
-            return nnx.merge(graph, layer)(x, cos, sin, mix)
+            after, cached = nnx.merge(graph, layer)(x, cos, sin, mix)
+            return after, x if keep == "block inputs" else cached
 
         if self.remat != "none":
             dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable

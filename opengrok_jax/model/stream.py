@@ -6,20 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
-from opengrok_jax import storage
+from opengrok_jax import hub, storage
 from opengrok_jax import tokenizer as tokenizers
 from opengrok_jax.errors import CheckpointError, ConfigError, DataError
 from opengrok_jax.model import generate
+from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sampling import Sampling
-from opengrok_jax.model.student import CONFIG, DIGESTS, load_student
-from opengrok_jax.model.tensorfile import INDEX_FILE
-from opengrok_jax.model.weights import load_hf
 from opengrok_jax.records import Message
 from opengrok_jax.tokenizer import ChatTokenizer
 
@@ -30,7 +25,7 @@ _BROKEN = "\ufffd"  # what the bytes of a character become before the last of th
 
 def run(
     *,
-    checkpoint: Path,
+    checkpoint: str | Path,
     prompt: str,
     system: str = "",
     tokenizer: str = "",
@@ -43,7 +38,8 @@ def run(
     """The answer to one user turn; the pieces joined are its text.
 
     Args:
-      checkpoint: a folder by `opengrok finetune`, or one of Hugging Face: config.json, safetensors.
+      checkpoint: a folder by `opengrok finetune`, or one of Hugging Face: config.json, safetensors;
+        a `str` may also be a name on the hub.
       system: what stands in the system turn before; "" = there is none.
       tokenizer: a tokenizer.json or its folder; "" = the one in the checkpoint's folder, or else
         the small one that ships with us, if the student is of its size.
@@ -62,15 +58,16 @@ def run(
     if dtype not in DTYPES:
         raise ConfigError(f"dtype={dtype!r} is unknown; choose one of {list(DTYPES)}")
     messages = chat(prompt, system)
-    beside = (checkpoint / "tokenizer.json").is_file()
-    opened = tokenizers.load(tokenizer or (str(checkpoint) if beside else ""))
-    model = open_student(checkpoint, DTYPES[dtype])
-    check_tokenizer(opened, model, chosen=bool(tokenizer or beside))
+    folder = hub.folder_of(checkpoint)
+    tokenizer = tokenizers.beside(folder, tokenizer)
+    opened = tokenizers.load(tokenizer)
+    model = open_model(folder, DTYPES[dtype], dtype=DTYPES[dtype])
+    check_tokenizer(opened, model, chosen=bool(tokenizer))
     encoded = opened.encode_chat(messages)
     ids = generate.stream(
         model,
         encoded.tokens,
-        stop_ids=stop_ids(opened, model, checkpoint),
+        stop_ids=stop_ids(opened, model, folder),
         max_new_tokens=max_new_tokens,
         sampling=sampling,
     )
@@ -123,20 +120,6 @@ def stop_ids(tokenizer: ChatTokenizer, model: Phi3, folder: Path) -> tuple[int, 
 
 def _ids(eos: Any) -> tuple[Any, ...]:
     return () if eos is None else tuple(eos) if isinstance(eos, list | tuple) else (eos,)
-
-
-def open_student(folder: Path, dtype: DTypeLike = jnp.float32) -> Phi3:
-    """The model of either kind of folder, its parameters in `dtype` and multiplied in it.
-
-    Raises:
-      CheckpointError: neither, or a broken one.
-    """
-    weights = [folder / "model.safetensors", folder / INDEX_FILE]
-    is_hf = (folder / CONFIG).exists() and any(path.exists() for path in weights)
-    if is_hf and not (folder / DIGESTS).exists():
-        return load_hf(folder, param_dtype=dtype, dtype=dtype)
-    graph, state = nnx.split(load_student(folder, dtype=dtype)[0])
-    return nnx.merge(graph, jax.tree.map(lambda a: a.astype(dtype), state))
 
 
 def check_tokenizer(tokenizer: ChatTokenizer, model: Phi3, *, chosen: bool) -> None:

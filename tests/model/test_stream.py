@@ -14,6 +14,7 @@ from opengrok_jax.errors import CheckpointError, ConfigError
 from opengrok_jax.model import stream
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.generate import generate
+from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import save_student
 from opengrok_jax.model.weights import save_hf
@@ -79,7 +80,7 @@ def test_the_tokenizer_beside_the_student_is_taken(tmp_path: Path, model: Phi3) 
 
 
 def test_no_student(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not a student"):
+    with pytest.raises(CheckpointError, match="holds no model"):
         said(tmp_path)
 
 
@@ -165,9 +166,10 @@ def test_system_turn_and_dtype_reach_the_model(
     save_student(tmp_path / "ours", model, model.config)
     save_hf(model, model.config, tmp_path / "theirs")
     for name in ("ours", "theirs"):
-        half = stream.open_student(tmp_path / name, stream.DTYPES["bfloat16"])
+        dtype = stream.DTYPES["bfloat16"]
+        half = open_model(tmp_path / name, dtype, dtype=dtype)
         assert {str(a.dtype) for a in jax.tree.leaves(nnx.state(half))} == {"bfloat16"}
-        assert half.dtype == stream.DTYPES["bfloat16"]
+        assert half.dtype == dtype
     assert stream.chat("a", "b") == (
         Message(role="system", content="b"),
         Message(role="user", content="a"),
