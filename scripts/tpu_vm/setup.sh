@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies this checkout to every worker, installs it with its extra `train` and jax[tpu], and mounts
+# Copies this checkout to every worker, installs it with jax[tpu], and mounts
 # the bucket there: opengrok-jax/bucket is the bucket, opengrok-jax/runs its folder runs.
 #
 # No key or token is sent: training needs none, and the bucket is opened by the TPU's own service

@@ -27,7 +27,7 @@ setup() {
   python3 -m pip install --user --quiet uv
   [ -x .venv/bin/python ] || python3 -m uv venv --quiet --python 3.12 .venv
   python3 -m uv pip install --quiet --python .venv/bin/python \
-    --constraint scripts/constraints.txt '.[train]' 'jax[tpu]'
+    --constraint scripts/constraints.txt '.[train,hub,tensorboard]' 'jax[tpu]'
   if ! command -v gcsfuse >/dev/null; then # https://cloud.google.com/storage/docs/cloud-storage-fuse/install
     curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg |
       sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
