@@ -578,7 +578,9 @@ def test_setup_installs_and_mounts(worker):
     assert done.stdout.endswith(": ready\n")
     lines = heard.read_text().splitlines()
     assert lines[0] == "python3 -m pip install --user --quiet uv"
-    assert lines[1].endswith("--constraint scripts/constraints.txt .[train,hub,tensorboard] jax[tpu]")
+    assert lines[1].endswith(
+        "--constraint scripts/constraints.txt .[train,hub,tensorboard] jax[tpu]"
+    )
     assert (
         lines[2] == f"gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 my-bucket {root}/bucket"
     )
