@@ -85,7 +85,8 @@ def run(
     if sum(map(bool, (tokens, rows, masked_file))) > 1:
         raise ConfigError("give one of tokens, rows and a masked file: each says how much data")
     for name, value in (("price", price), ("tokens", tokens), ("rows", rows)):
-        settings.require(value >= 0, name, value, "0 or more")
+        if value < 0:
+            raise ConfigError(f"{name} is {value!r}; expected 0 or more")
     given = _defaults() | dict(training)
     settings.check(given | ({"init": settings.SCRATCH} if model else {}))
     adapters = settings.lora_options(given["lora"], given["init"])
@@ -230,11 +231,11 @@ def _defaults() -> dict[str, Any]:
 def _config(given: Mapping[str, Any], model: str, masked_file: Path | None) -> Phi3Config:
     if model:
         config = published(model)
-        longest = config.max_position_embeddings
-        expected = f"at most the model's max_position_embeddings {longest}"
-        settings.require(
-            given["row_tokens"] <= longest, "row_tokens", given["row_tokens"], expected
-        )
+        if given["row_tokens"] > (longest := config.max_position_embeddings):
+            raise ConfigError(
+                f"row_tokens is {given['row_tokens']}; expected at most the model's "
+                f"max_position_embeddings {longest}"
+            )
         return config
     vocab = given["model"].get("vocab_size") or 0
     if masked_file:

@@ -26,7 +26,7 @@ VOCAB_MULTIPLE = 64  # a vocabulary that divides over devices and fills vector r
 
 # They change where and how the same run is computed, not what is computed: a run that was stopped
 # may go on with others.
-FREE = ("mesh", "microbatches", "remat", "save_every")
+FREE = ("mesh", "microbatches", "remat", "save_every", "tensorboard")
 
 _CHOICES = {
     "rule": get_args(Rule),
@@ -62,34 +62,36 @@ def check(given: Mapping[str, Any]) -> None:
       ConfigError: names the argument, its value and what was expected.
     """
     for name, choices in _CHOICES.items():
-        require(given[name] in choices, name, given[name], f"one of {', '.join(choices)}")
+        _require(given[name] in choices, name, given[name], f"one of {', '.join(choices)}")
     for name, least in _WHOLE.items():
         value = given[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
-        require(whole and value >= least, name, value, f"a whole number from {least}")
+        _require(whole and value >= least, name, value, f"a whole number from {least}")
     for name, (holds, expected) in _NUMBERS.items():
         value = given[name]
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         fine = number and math.isfinite(value) and holds(value)
-        require(fine, name, value, f"a number {expected}")
+        _require(fine, name, value, f"a number {expected}")
     for name in ("teacher", "soft_targets"):
-        require(isinstance(given[name], str), name, given[name], "a name, or ''")
+        _require(isinstance(given[name], str), name, given[name], "a name, or ''")
+    flag = given["tensorboard"]
+    _require(isinstance(flag, bool), "tensorboard", flag, "True or False")
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
-    require(rows % microbatches == 0, "microbatches", microbatches, expected)
+    _require(rows % microbatches == 0, "microbatches", microbatches, expected)
     if not given["eval_every"]:
         expected = "0 with eval_every 0: without evaluations nothing can be stopped early"
-        require(not given["patience"], "patience", given["patience"], expected)
+        _require(not given["patience"], "patience", given["patience"], expected)
     mesh = given["mesh"]
-    require(isinstance(mesh, Mapping), "mesh", mesh, f"a size for each of {', '.join(MESH_AXES)}")
+    _require(isinstance(mesh, Mapping), "mesh", mesh, f"a size for each of {', '.join(MESH_AXES)}")
     for axis, size in mesh.items():
-        require(axis in MESH_AXES, "mesh", axis, f"axes {', '.join(MESH_AXES)}")
+        _require(axis in MESH_AXES, "mesh", axis, f"axes {', '.join(MESH_AXES)}")
         whole = isinstance(size, int) and not isinstance(size, bool)
-        require(whole and (size > 0 or size == -1), f"mesh.{axis}", size, "a whole number, or -1")
+        _require(whole and (size > 0 or size == -1), f"mesh.{axis}", size, "a whole number, or -1")
     init = given["init"]
     known = init == SCRATCH or (bool(init) and (hub.is_name(init) or hub.folder_of(init).is_dir()))
     expected = "'scratch', a folder of Hugging Face or of a student, or a name on the hub"
-    require(known, "init", init, expected)
+    _require(known, "init", init, expected)
 
 
 def lora_options(lora: Any, init: str) -> dict[str, Any] | None:
@@ -101,7 +103,7 @@ def lora_options(lora: Any, init: str) -> dict[str, Any] | None:
     Raises:
       ConfigError: an unknown key, a wrong value, or adapters on random weights.
     """
-    require(lora is None or isinstance(lora, Mapping), "lora", lora, "rank, alpha and targets")
+    _require(lora is None or isinstance(lora, Mapping), "lora", lora, "rank, alpha and targets")
     if not lora:
         return None
     known = ("rank", "alpha", "targets")
@@ -111,13 +113,13 @@ def lora_options(lora: Any, init: str) -> dict[str, Any] | None:
         lora.get(k, v) for k, v in zip(known, (None, None, TARGETS), strict=True)
     )
     whole = isinstance(rank, int) and not isinstance(rank, bool)
-    require(whole and rank >= 0, "lora.rank", rank, "a whole number, 0 = full fine-tuning")
+    _require(whole and rank >= 0, "lora.rank", rank, "a whole number, 0 = full fine-tuning")
     number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
     fine = number and math.isfinite(alpha) and alpha > 0
-    require(fine, "lora.alpha", alpha, "a number above 0, often twice the rank")
+    _require(fine, "lora.alpha", alpha, "a number above 0, often twice the rank")
     several = isinstance(targets, (list, tuple)) and len(targets) > 0
     fine = several and all(targets.count(t) == 1 and t in TARGETS for t in targets)
-    require(fine, "lora.targets", targets, f"some of {', '.join(TARGETS)}, each once")
+    _require(fine, "lora.targets", targets, f"some of {', '.join(TARGETS)}, each once")
     if not rank:
         return None
     if init == SCRATCH:
@@ -132,19 +134,19 @@ def check_sources(objective: Objective, *, teacher: str, soft_targets: str) -> N
     """Raises ConfigError for what the objective needs and lacks, and for what it would not read."""
     needed = "the folder or hub name of a model: distill compares with it"
     if objective.needs_teacher:
-        require(bool(teacher), "teacher", teacher, needed)
+        _require(bool(teacher), "teacher", teacher, needed)
     else:
-        require(not teacher, "teacher", teacher, "'': no term of distill compares with a model")
+        _require(not teacher, "teacher", teacher, "'': no term of distill compares with a model")
     if not objective.needs_soft_targets:
         expected = "'': only distill.loss 'topk' reads them"
-        require(not soft_targets, "soft_targets", soft_targets, expected)
+        _require(not soft_targets, "soft_targets", soft_targets, expected)
 
 
 def check_rows(rows_per_batch: int, microbatches: int, groups: int) -> None:
     """Raises ConfigError unless the rows of a microbatch can be shared out to `groups` devices."""
     fits = rows_per_batch // microbatches % groups == 0
     expected = f"a multiple of microbatches x mesh.data x mesh.fsdp = {microbatches * groups}"
-    require(fits, "rows_per_batch", rows_per_batch, expected)
+    _require(fits, "rows_per_batch", rows_per_batch, expected)
 
 
 def model_config(
@@ -175,7 +177,7 @@ def model_config(
         )
     longest = config.max_position_embeddings
     expected = f"at most the model's max_position_embeddings {longest}"
-    require(row_tokens <= longest, "row_tokens", row_tokens, expected)
+    _require(row_tokens <= longest, "row_tokens", row_tokens, expected)
     return config
 
 
@@ -225,7 +227,6 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> 
         )
 
 
-def require(condition: bool, name: str, value: Any, expected: str) -> None:
-    """Raises ConfigError with the setting, what came and what was expected."""
+def _require(condition: bool, name: str, value: Any, expected: str) -> None:
     if not condition:
         raise ConfigError(f"{name} is {value!r}; expected {expected}")
