@@ -60,6 +60,7 @@ def run(
     save_every: int,
     mesh: dict[str, int],
     remat: str = "none",
+    attention: str = "auto",
     dtype: str = "float32",
     param_dtype: str = "float32",
     seed: int = 0,
@@ -95,6 +96,7 @@ def run(
       save_every: updates between checkpoints (and one at the end); 0 = only at the end.
       mesh: devices along `data`, `fsdp`, `tensor`; -1 takes what is left.
       remat: "none", "dots" or "full", see `Phi3`.
+      attention: "auto", "dense", "blockwise", "splash" or "cudnn", see `model.attention`.
       dtype: of the matrix products.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.
       seed: of the initial weights and of the data order.
@@ -154,7 +156,8 @@ def run(
     )
 
     # ---- model and update -----------------------------------------------------------------
-    create = partial(Phi3, config, dtype=dtype, param_dtype=param_dtype, remat=cast(Any, remat))
+    options: Any = {"dtype": dtype, "remat": remat, "attention": attention}
+    create = partial(Phi3, config, param_dtype=param_dtype, **options)
     abstract = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(seed)))
     graph = nnx.graphdef(abstract)
     rate = optimizer.schedule(
@@ -162,9 +165,9 @@ def run(
     )
     adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
     like = step.abstract_state(abstract, adamw, devices)
-    attention: Any = {"rule": rule, "groups": groups}
+    masked: Any = {"rule": rule, "groups": groups}
     update = step.make_train_step(
-        graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
+        graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **masked
     )
     storage.check_room(out, bytes_on_disk(like))
     evaluate = None
@@ -173,7 +176,7 @@ def run(
         valid = batches.packed(
             of_split["valid"], partial(batches.in_order, rows_per_batch=rows), **form
         )
-        one = step.make_eval_step(graph, capacity=valid.capacity(groups), **attention)
+        one = step.make_eval_step(graph, capacity=valid.capacity(groups), **masked)
         evaluate = partial(_mean_loss, one, valid, devices)
     figures = {
         "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
