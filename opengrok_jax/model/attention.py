@@ -1,9 +1,9 @@
 """Who attends to whom: causal attention over packed segments under the three key-mask rules.
 
-    dense      forms the (T, T) scores in float32: the oracle that the others have to equal
-    blockwise  any backend, a block of scores at a time (blockwise.py)
-    splash     JAX's kernel for TPUs (splash.py)
-    cudnn      NVIDIA's kernel for GPUs, told of the masks by extra channels (channels.py)
+dense      forms the (T, T) scores in float32: the oracle that the others have to equal
+blockwise  any backend, a block of scores at a time (blockwise.py)
+splash     JAX's kernel for TPUs (splash.py)
+cudnn      NVIDIA's kernel for GPUs, told of the masks by extra channels (channels.py)
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.blockwise import CPU_TILES, WIDE_TILES, blockwise
+from opengrok_jax.model.blockwise import CPU_TILES, WIDE_TILES, Tiles, blockwise
 from opengrok_jax.model.channels import channels
 from opengrok_jax.model.segments import ids_of_keys
 from opengrok_jax.model.sharding import on_each_device
-from opengrok_jax.model.splash import splash
+from opengrok_jax.model.splash import LANES, splash
 
 Implementation = Literal["auto", "dense", "blockwise", "splash", "cudnn"]
 Rule = Literal["none", "multiply", "exclude"]
@@ -123,18 +123,19 @@ def attention(
 
     A query that sees no key (padding, or `exclude` with everything before it masked) gets zeros,
     and passes no gradient to anything. All implementations give the same, up to rounding, and only
-    `dense` forms (T, T); "auto" is the fastest of them, see `choose`. They want each segment to be
-    one run of neighbours. Raises ConfigError as `visible_keys` does.
+    `dense` forms (T, T); see `choose` for "auto". `splash` off a TPU is interpreted, which takes
+    long, and `cudnn` needs a GPU. They want each segment to be one run of neighbours. Raises
+    ConfigError as `visible_keys` does.
     """
     check_rule(rule, key_mask)
     platform = target_platform()
-    chosen = choose(platform) if implementation == "auto" else implementation
+    chosen = choose(platform, q.shape[1]) if implementation == "auto" else implementation
     multiplier = key_mask if rule == "multiply" else None
     if chosen == "dense":
         visible = visible_keys(key_mask, segment_ids, rule, sliding_window)
         return attend(q, k, v, visible, multiplier)
     key_ids = ids_of_keys(segment_ids, key_mask if rule == "exclude" else None)
-    tiles = CPU_TILES if platform == "cpu" else WIDE_TILES
+    tiles = _tiles(platform)
     kernel = {
         "blockwise": partial(blockwise, sliding_window=sliding_window, tiles=tiles),
         "splash": partial(splash, sliding_window=sliding_window, interpret=platform != "tpu"),
@@ -145,9 +146,14 @@ def attention(
     return on_each_device(kernel, arrays, (heads, heads, heads, ids, ids), heads)
 
 
-def choose(platform: str) -> Implementation:
-    """What "auto" is on "cpu", "tpu" or "gpu". cuDNN will have to be measured before it is."""
-    return "splash" if platform == "tpu" else "blockwise"
+def choose(platform: str, tokens: int) -> Implementation:
+    """What "auto" is for rows of `tokens` on "cpu", "tpu" or "gpu": a kernel by blocks, unless the
+    row is no more than one block. cuDNN has to be measured before it may be chosen.
+    """
+    kernel, block = (
+        ("splash", LANES) if platform == "tpu" else ("blockwise", _tiles(platform).block)
+    )
+    return kernel if tokens > block else "dense"
 
 
 def target_platform() -> str:
@@ -157,6 +163,10 @@ def target_platform() -> str:
     """
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return jax.default_backend() if device is None else device.platform
+
+
+def _tiles(platform: str) -> Tiles:
+    return CPU_TILES if platform == "cpu" else WIDE_TILES
 
 
 def attend(
@@ -186,4 +196,6 @@ def attend(
 def _masked(
     k: Float[Array, "B S K H"], multiplier: Bool[Array, "B S"] | None
 ) -> Float[Array, "B S K H"]:
-    return k if multiplier is None else jnp.where(multiplier[:, :, None, None], k, jnp.zeros_like(k))
+    return (
+        k if multiplier is None else jnp.where(multiplier[:, :, None, None], k, jnp.zeros_like(k))
+    )

@@ -8,7 +8,6 @@ key it may see up to its own. Packed short posts thus cost what they are long, n
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 

@@ -1,8 +1,8 @@
 """Attention by any causal kernel that knows neither masks nor segments, such as cuDNN's.
 
-Each head gets extra channels in which queries and keys carry +-1 codes of their segment, hidden keys
-the code of none. The dot product itself then lowers the score of every forbidden pair so far below
-the allowed ones that its weight is 0 in float32. Phi-3's heads are 96 wide and such kernels
+Each head gets extra channels in which queries and keys carry +-1 codes of their segment, and hidden
+keys the code of none. The dot product itself then lowers the score of every forbidden pair so far
+below the allowed ones that its weight is 0 in float32. Phi-3's heads are 96 wide and such kernels
 work in 128, so that the channels cost little there.
 
 The mathematics is tested on a CPU; cuDNN itself has not been run with it.

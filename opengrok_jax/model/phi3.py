@@ -68,7 +68,8 @@ class Phi3(nnx.Module):
             if value not in get_args(known):
                 choices = list(get_args(known))
                 raise ConfigError(f"{name}={value!r} is unknown; choose one of {choices}")
-        self.config, self.dtype, self.remat, self.attention = config, dtype, remat, attention
+        self.config, self.dtype, self.remat = config, dtype, remat
+        self.attention: Implementation = attention
         init: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.embed_tokens = Embedding(config, rngs, param_dtype)
         self.layers = Block(config, stack=(config.num_hidden_layers,), **init)

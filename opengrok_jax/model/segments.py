@@ -19,9 +19,9 @@ def ids_of_keys(
 ) -> Int[Array, "B T"]:
     """The segment of each key that may be seen, HIDDEN for padding and where key_mask is False.
 
-        segment_ids  1  1  1  2  2  0
-        key_mask     1  0  1  1  0  1
-        key ids      1 -1  1  2 -1 -1
+    segment_ids  1  1  1  2  2  0
+    key_mask     1  0  1  1  0  1
+    key ids      1 -1  1  2 -1 -1
     """
     shown = segment_ids != 0
     if key_mask is not None:

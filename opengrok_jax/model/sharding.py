@@ -132,10 +132,10 @@ def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*
 
 def on_each_device(
     function: Callable[..., jax.Array],
-    arrays: Sequence[Shaped[Array, "..."]],
+    arrays: Sequence[jax.Array],
     axes: Sequence[tuple[str | None, ...]],
     result: tuple[str | None, ...],
-) -> Shaped[Array, "..."]:
+) -> jax.Array:
     """function(*arrays), each device of the mesh of `jax.set_mesh` on its own part.
 
     For what the compiler cannot split (a Pallas kernel) or would split badly (a loop over rows).
@@ -145,7 +145,11 @@ def on_each_device(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or not any(isinstance(x, Tracer) for x in arrays):
         return function(*arrays)
-    sizes = [(a, n) for x, named in zip(arrays, axes, strict=True) for a, n in zip(named, x.shape, strict=True)]
+    sizes = [
+        (a, n)
+        for x, named in zip(arrays, axes, strict=True)
+        for a, n in zip(named, x.shape, strict=True)
+    ]
 
     def spec(named: Sequence[str | None]) -> PartitionSpec:
         over = {axis: _mesh_axes(axis, mesh) for axis in named}
