@@ -3,7 +3,6 @@
 Command:   opengrok run --config configs/phi3_mini.py --config.teacher.base_url=http://host:8000/v1
            --config.teacher.model=NAME --config.teacher.rights=own-model
            --config.masking.tokenizer=/models/Phi-3-mini-4k-instruct
-           --config.evaluation.tokenizer=/models/Phi-3-mini-4k-instruct
            --config.training.init=/models/Phi-3-mini-4k-instruct
 Hardware:  16 TPU v5e chips or one 141 GB GPU: 3.8 billion parameters with float32 AdamW moments
            are 46 GB before activations. Not run here: no accelerator was at hand.

@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
-from opengrok_jax.errors import ConfigError, StorageError, UserError, needs_extra
+from opengrok_jax.errors import ConfigError, DataError, StorageError, UserError, needs_extra
 from opengrok_jax.progress import duration, say
 
 EPILOG = """\
@@ -133,23 +133,26 @@ def _generate_verb(verbs: Any) -> None:
         "generate",
         help="a student's answer to a prompt, on standard output as it comes",
         description="Prints a student's answer to one user turn, piece by piece as it comes. "
-        "Needs no config: the student's folder says what it is.",
+        "Needs no config: the checkpoint's folder says what it is.",
         allow_abbrev=False,
     )
     verb.add_argument(
-        "--student",
+        "--checkpoint",
         required=True,
-        type=Path,
         metavar="FOLDER",
-        help="RUN/training/student, or a Hugging Face folder with config.json and safetensors",
+        help="RUN/training/student, a Hugging Face folder with config.json and safetensors, or a "
+        "name on the hub",
     )
-    verb.add_argument("--prompt", required=True, metavar="TEXT", help="what the user says")
+    verb.add_argument(
+        "--prompt", required=True, metavar="TEXT", help="what the user says; - = standard input"
+    )
+    verb.add_argument("--system", default="", metavar="TEXT", help="a system turn before it")
     verb.add_argument(
         "--tokenizer",
         default="",
         metavar="PATH",
-        help="tokenizer.json or its folder (default: the one in the student's folder, or else the "
-        "small one that ships with opengrok, if the student is of its size)",
+        help="tokenizer.json or its folder (default: the one in the checkpoint's folder, or else "
+        "the small one that ships with opengrok, if the student is of its size)",
     )
     verb.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="cut the answer here (256)"
@@ -171,6 +174,12 @@ def _generate_verb(verbs: Any) -> None:
     verb.add_argument(
         "--seed", type=int, metavar="S", help="the same seed draws the same answer (0)"
     )
+    verb.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="what weights and cache are held and multiplied in (float32)",
+    )
 
 
 def _generate(flags: argparse.Namespace, rest: list[str]) -> int:
@@ -180,22 +189,35 @@ def _generate(flags: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("--seed changes nothing at temperature 0; give --temperature, or drop it")
     with needs_extra("train"):
         from opengrok_jax.model import stream
-    pieces = stream.run(
-        student=flags.student,
-        prompt=flags.prompt,
-        tokenizer=flags.tokenizer,
-        max_new_tokens=flags.max_new_tokens,
-        temperature=flags.temperature,
-        top_p=flags.top_p,
-        seed=flags.seed or 0,
-    )
     try:
-        for piece in pieces:
-            print(piece, end="", flush=True)
+        pieces = stream.run(
+            checkpoint=flags.checkpoint,
+            prompt=_standard_input() if flags.prompt == "-" else flags.prompt,
+            system=flags.system,
+            tokenizer=flags.tokenizer,
+            max_new_tokens=flags.max_new_tokens,
+            temperature=flags.temperature,
+            top_p=flags.top_p,
+            seed=flags.seed or 0,
+            dtype=flags.dtype,
+        )
+        encoding = sys.stdout.encoding or "utf-8"
+        for piece in pieces:  # what the terminal cannot show (an emoji in Latin-1) becomes "?"
+            print(piece.encode(encoding, "replace").decode(encoding), end="", flush=True)
         print(flush=True)
     except BrokenPipeError:  # the reader (head, say) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
     return 0
+
+
+def _standard_input() -> str:
+    """All of it, without the newline that ends the last line."""
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is not UTF-8: {error}; give the prompt as text") from None
 
 
 def _convert_verb(verbs: Any) -> None:
@@ -213,9 +235,9 @@ def _convert_verb(verbs: Any) -> None:
     verb.add_argument(
         "--source",
         required=True,
-        type=Path,
         metavar="FOLDER",
-        help="config.json with safetensors (one file or shards), or a student's folder",
+        help="config.json with safetensors (one file or shards), a student's folder, or "
+        "OWNER/MODEL[@REVISION] on the Hugging Face hub (HF_TOKEN is read from the environment)",
     )
     verb.add_argument(
         "--out", required=True, type=Path, metavar="FOLDER", help="to make; absent or empty"

@@ -87,7 +87,7 @@ STAGES = (
         section="masking",
         folder="masking",
         reads={"examples_file": "curation/kept.jsonl"},
-        writes=("masked.parquet", "corpus.json"),
+        writes=("masked.parquet", "corpus.json", "tokenizer/tokenizer.json"),
     ),
     Stage(
         verb="finetune",

@@ -7,7 +7,7 @@ runs/demo/
   prompts/             plan-prompts   prompts.jsonl
   teacher/             collect        journal.sqlite, responses.jsonl
   curation/            curate         kept.jsonl, rejected.jsonl
-  masking/             mask           masked.parquet, corpus.json
+  masking/             mask           masked.parquet, corpus.json, tokenizer/
   training/            finetune       checkpoints/, metrics.jsonl
   evaluation/          evaluate       scores.json, predictions/
   report/              report         report.html
@@ -107,10 +107,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, atomically."""
+    with replacing(path) as file:
+        file.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

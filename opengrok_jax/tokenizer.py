@@ -23,11 +23,27 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from opengrok_jax import hub
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Message
 
 ROLES = ("template", "prompt", "response")
 TEMPLATE, PROMPT, RESPONSE = range(3)
+
+# What `encode_chat` renders, in the words of a tokenizer_config.json. After an answer that ends the
+# chat there is no newline: the student is not to learn one.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>' }}"
+    "{% if not loop.last or add_generation_prompt %}{{ '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+# What `rstrip` swallows: White_Space of Unicode. Python strips four separators more.
+WHITE_SPACE = "".join(
+    c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f"
+)
 
 EMBEDDED = Path(__file__).parent / "assets" / "tokenizer" / "tokenizer.json"
 
@@ -39,7 +55,9 @@ class Encoded:
     Attributes:
       text: the rendered chat.
       tokens: int32 [T].
-      spans: int32 [T, 2], start and end of each token in `text`, in code points.
+      spans: int32 [T, 2], start and end of each token in `text`, in code points. The tokens of one
+        character (its bytes, where the vocabulary lacks it) share its span, and so does the space
+        that the file puts before a text; what `rstrip` swallows is in no span.
       roles: int8 [T], index into `ROLES`; the `<|end|>` of an answer belongs to the response.
       special: bool [T], True for `<|user|>`, `<|end|>` and their like.
     """
@@ -58,6 +76,7 @@ class ChatTokenizer:
       vocab_size: number of ids the file can produce; a model may have more rows (Phi-3: 32,064).
       end_id: id of `<|end|>`, which ends every turn.
       eos_id: id of `<|endoftext|>`, also Phi-3's padding.
+      bos_id: id of `<s>`, which Phi-3 names and never puts before a text; None = there is none.
     """
 
     def __init__(self, path: Path):
@@ -72,7 +91,12 @@ class ChatTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise DataError(f"{path}: not a tokenizer.json: {error}") from None
-        # What a post says must never become a control token, whatever it spells.
+        # What a post says must never become a control token, whatever it spells. Phi-3's `</s>` is
+        # one that its file does not call special, so that HTML in a post would spell it.
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        for token in added:
+            token.special = True
+        self._tokenizer.add_special_tokens([*added])
         self._tokenizer.encode_special_tokens = True
         self._added: dict[str, tuple[int, AddedToken]] = {
             token.content: (index, token)
@@ -84,6 +108,7 @@ class ChatTokenizer:
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.end_id = self._added["<|end|>"][0]
         self.eos_id = self._added["<|endoftext|>"][0]
+        self.bos_id = self._added["<s>"][0] if "<s>" in self._added else None
 
     def encode_chat(self, messages: tuple[Message, ...], response: str | None = None) -> Encoded:
         """Renders and encodes a chat.
@@ -139,7 +164,7 @@ class _Pieces:
         start = len(self._text)
         piece = lead + content
         self._text += piece
-        kept = piece.lstrip() if self._swallow else piece
+        kept = piece.lstrip(WHITE_SPACE) if self._swallow else piece
         offset = start + len(piece) - len(kept)
         encoding = self._tokenizer.encode(kept, add_special_tokens=False)
         for index, (low, high) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -159,8 +184,16 @@ class _Pieces:
 
 
 def load(name: str = "") -> ChatTokenizer:
-    """The tokenizer in a folder or `tokenizer.json`; "" is the small one that ships with us."""
-    if not name:
-        return ChatTokenizer(EMBEDDED)
-    path = Path(name)
-    return ChatTokenizer(path / "tokenizer.json" if path.is_dir() else path)
+    """The tokenizer of a folder, a `tokenizer.json` or a name on the hub; "" is our small one."""
+    return ChatTokenizer(path_of(name))
+
+
+def path_of(name: str = "") -> Path:
+    """The file that `load` opens; raises as `hub.folder_of` does."""
+    path = hub.folder_of(name, weights=False) if name else EMBEDDED
+    return path / "tokenizer.json" if path.is_dir() else path
+
+
+def beside(student: Path, name: str = "") -> str:
+    """`name`, or if that is "" the student's folder, if a tokenizer lies in it."""
+    return name or (str(student) if (student / "tokenizer.json").is_file() else "")

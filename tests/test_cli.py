@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -126,7 +127,10 @@ def test_a_traceback_on_request(tmp_path):
 def test_generate_says_what_it_takes(tmp_path):
     done = opengrok("generate", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    flags = "--student --prompt --tokenizer --max-new-tokens --temperature --top-p --seed"
+    flags = (
+        "--checkpoint --prompt --system --tokenizer --max-new-tokens --temperature --top-p --seed"
+    )
+    flags += " --dtype"
     assert all(flag in done.stdout for flag in flags.split())
 
 
@@ -144,7 +148,7 @@ def test_generate_says_what_it_takes(tmp_path):
     ],
 )
 def test_generate_refuses_in_one_line(tmp_path, capsys, change, status, said):
-    words = ["generate", "--student", str(tmp_path / "none"), "--prompt", "hello", *change]
+    words = ["generate", "--checkpoint", str(tmp_path / "none"), "--prompt", "hello", *change]
     with pytest.raises(SystemExit) as stopped:
         cli.main(words)
     shown = capsys.readouterr()
@@ -152,25 +156,77 @@ def test_generate_refuses_in_one_line(tmp_path, capsys, change, status, said):
     assert said in shown.err
 
 
-def test_generate_prints_what_the_student_says(tmp_path):
-    """A Hugging Face folder with the tokenizer beside it, in a real process, twice the same."""
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """A random Hugging Face folder with the tokenizer beside it; it talks on and on."""
     nnx = pytest.importorskip("flax.nnx")
     from opengrok_jax import tokenizer as tokenizers
     from opengrok_jax.model.config import Phi3Config
     from opengrok_jax.model.phi3 import Phi3
     from opengrok_jax.model.weights import save_hf
 
-    opened = tokenizers.load()
-    config = Phi3Config.tiny(opened.vocab_size, num_hidden_layers=1, initializer_range=0.3)
-    save_hf(Phi3(config, rngs=nnx.Rngs(0)), config, tmp_path / "student")
-    shutil.copy(tokenizers.EMBEDDED, tmp_path / "student" / "tokenizer.json")
-    words = ["generate", "--student", "student", "--prompt", "hello", "--max-new-tokens=9"]
+    folder = tmp_path_factory.mktemp("generate") / "student"
+    config = Phi3Config.tiny(
+        tokenizers.load().vocab_size,
+        num_hidden_layers=1,
+        initializer_range=0.3,
+        max_position_embeddings=4096,
+    )
+    save_hf(Phi3(config, rngs=nnx.Rngs(0)), config, folder)
+    shutil.copy(tokenizers.EMBEDDED, folder / "tokenizer.json")
+    return folder
+
+
+def test_generate_prints_what_the_student_says(student):
+    """In a real process, twice the same; the prompt in the arguments or on standard input."""
+    words = ["generate", "--checkpoint", "student", "--max-new-tokens=9"]
     draws = [[], ["--temperature=2", "--seed=1"], ["--temperature=2", "--seed=1"]]
-    greedy, drawn, again = (opengrok(*words, *more, cwd=tmp_path) for more in draws)
+    greedy, drawn, again = (
+        opengrok(*words, "--prompt", "hello", *more, cwd=student.parent) for more in draws
+    )
+    command = [sys.executable, "-m", "opengrok_jax", *words, "--prompt=-"]
+    piped, broken = (
+        subprocess.run(command, cwd=student.parent, input=text, capture_output=True, check=False)
+        for text in (b"hello\n", b"caf\xe9")
+    )
     for done in (greedy, drawn, again):
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.strip()
     assert drawn.stdout == again.stdout != greedy.stdout
+    assert (piped.returncode, piped.stderr) == (0, b"")
+    assert piped.stdout.decode() == greedy.stdout
+    assert broken.returncode == 3
+    assert broken.stderr.startswith(b"opengrok: standard input is not UTF-8")
+    assert broken.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("reader", "status", "said"), [("stops", 0, ""), ("interrupts", 130, "stopped")]
+)
+def test_generate_stops_without_a_traceback(student, reader, status, said):
+    """After its first ten bytes the pipe is closed (head -c 10), or Ctrl-C comes."""
+    words = ["--checkpoint", "student", "--prompt", "hello", "--max-new-tokens=4000"]
+    # A shell that runs tests in the background has them, and so their children, ignore Ctrl-C.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from opengrok_jax.cli import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "generate", *words],
+        cwd=student.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert len(running.stdout.read(10)) == 10
+        if reader == "stops":
+            running.stdout.close()
+        else:
+            running.send_signal(signal.SIGINT)
+            running.stdout.read()
+        errors = running.stderr.read().decode()
+    assert (running.returncode, errors) == (status, f"opengrok: {said}\n" if said else "")
 
 
 def test_convert_needs_no_config_and_names_what_is_wrong(tmp_path):

@@ -50,7 +50,8 @@ def run(
       student: folder that `student.save_student` wrote.
       examples_file: kept.jsonl; its training examples teach the floors.
       out: folder of this stage.
-      tokenizer: folder or file, as in `tokenizer.load`.
+      tokenizer: folder or file, as in `tokenizer.load`; "" = the one in the student's folder, or
+        else the small one that ships with us.
       tasks: name -> settings, as in `tasks.make_task`.
       predictors: "likelihood", "generation" or both.
       limit: posts of each task, 0 for all; chosen as `tasks.load_items` says.
@@ -71,12 +72,13 @@ def run(
     made = [make_task(name, settings) for name, settings in tasks.items()]
     items = {task.name: load_items(task, limit) for task in made}
     examples = storage.read_records(examples_file, Example)
+    tokenizer = tokenizers.beside(student, tokenizer)
     opened = tokenizers.load(tokenizer)
     model, _ = load_student(student)
     inputs = {
         "student": storage.file_sha256(student / DIGESTS),
         "config": storage.file_sha256(student / CONFIG),
-        "tokenizer": storage.file_sha256(_file_of(tokenizer)),
+        "tokenizer": storage.file_sha256(tokenizers.path_of(tokenizer)),
     }
     jobs = [
         _Job(
@@ -282,11 +284,6 @@ def _check(
 def _path(folder: Path, task: Task, predictor: str) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", predictor.lower()).strip("-")
     return folder / f"{task.name}.{slug}.jsonl"
-
-
-def _file_of(tokenizer: str) -> Path:
-    path = Path(tokenizer) if tokenizer else tokenizers.EMBEDDED
-    return path / "tokenizer.json" if path.is_dir() else path
 
 
 def _as_tuple(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 examples.jsonl -> masked.parquet   one row per example, factors and mask per token
                   corpus.json      the bias found, what is kept of which kind, what was skipped
+                  tokenizer/       the tokenizer that made the ids, for the student
 
 Scores are made on the exact string of each message and of the response, and moved to the place
 where that string stands in the rendered chat:
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from opengrok_jax import masked_file, progress, storage
+from opengrok_jax import masked_file, progress, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masking import align, keep, syntax, tfidf
 from opengrok_jax.records import Example, MaskedExample, Message
@@ -70,8 +71,9 @@ def run(
 
     Args:
       examples_file: .jsonl of `records.Example`.
-      out: folder for masked.parquet and corpus.json.
-      tokenizer: folder or tokenizer.json of a Phi-3 tokenizer; "" is the small one we ship.
+      out: folder for masked.parquet, corpus.json and tokenizer/.
+      tokenizer: folder, tokenizer.json or name on the hub of a Phi-3 tokenizer; "" is the small
+        one we ship.
       pipeline: name or folder of a spaCy pipeline; "" is the small one we ship.
       preset: a key of `keep.PRESETS`. It sets all six numbers that follow, whatever they say;
         "" leaves them as given.
@@ -132,6 +134,7 @@ def run(
     masked, weights = keep.draw(masked, weights, scope=scope, seed=seed)
     provenance = {
         "tokenizer": tokenizer,
+        "tokenizer_sha256": tokenizer_files.hand_over(tokenizer, out / tokenizer_files.FOLDER),
         "vocab_size": chat.vocab_size,
         "pipeline": syntax.pipeline_label(nlp),
         "preset": preset,

@@ -4,15 +4,21 @@
     hf_config.py   HF config.json -> Phi3Config -> config.json
     rope.py        rotary positions, partial and LongRoPE, reset at each packed segment
     attention.py   who attends to whom: causal, packed, windowed, and the three key-mask rules
+    segments.py    the same as ids of queries and keys, which is what a kernel reads
+    blockwise.py   attention block by block, on any backend
+    splash.py      attention on a TPU
+    channels.py    attention on a GPU through cuDNN
     layers.py      what a decoder layer is made of: projections, norms, attention, MLP
     phi3.py        the forward pass: embedding, scanned blocks, final norm, head
     sharding.py    logical axes -> mesh axes (data, fsdp, tensor)
     tensorfile.py  the safetensors container: read slices, write tensor by tensor
     weights.py     HF folder -> Phi3 -> HF folder
     student.py     the folder a student lives in between rooms 6 and 7
+    opening.py     the model of either kind of folder
     rows.py        rows of unequal length -> batches of few distinct shapes
     sampling.py    how the next token is chosen
-    generate.py    continuation of prompts with a key-value cache
+    decoding.py    a batch on its way: prefill and decode, compiled, with a key-value cache
+    generate.py    continuation of prompts
     stream.py      `opengrok generate`: a prompt's answer, piece by piece
     student_stream.py  its parameters in blocks of rows, for models larger than the memory
     convert.py     `opengrok convert`: safetensors <-> a student's folder

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from opengrok_jax import progress, storage
+from opengrok_jax import hub, progress, storage
 from opengrok_jax.errors import CheckpointError, ConfigError, StorageError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.opening import is_student
 from opengrok_jax.model.student import CONFIG, DIGESTS, PARAMS
 from opengrok_jax.model.student_stream import StudentReader, StudentWriter, blocks
 from opengrok_jax.model.tensorfile import (
@@ -37,10 +38,6 @@ from opengrok_jax.model.weights import check_tensors, hf_shapes
 TARGETS = ("orbax", "hf")
 KEPT = {str(dtype): dtype for dtype in (DTYPES["F32"], DTYPES["BF16"])}
 SHARD_BYTES = 5_000_000_000
-# Besides the weights, what a published folder holds for tokenizing, generating and licensing.
-# Weights in pickle and Python files are not among them: neither is ever needed or run.
-CARRIED_SUFFIXES = {".json", ".jinja", ".md", ".model", ".txt"}
-CARRIED_STEMS = {"LICENSE", "LICENCE", "NOTICE", "COPYING"}
 OURS = {CONFIG, DIGESTS}
 
 
@@ -55,12 +52,12 @@ class Source:
     finish: Callable[[], None]  # raises CheckpointError if what was read is not what was written
 
 
-def run(*, source: Path, out: Path, to: str = "orbax", dtype: str = "") -> dict[str, Any]:
+def run(*, source: str | Path, out: Path, to: str = "orbax", dtype: str = "") -> dict[str, Any]:
     """Converts a checkpoint; `out` is whole in the end or not there.
 
     Args:
       source: a folder with config.json and safetensors (one file, or shards with an index), or a
-        student's folder.
+        student's folder; a `str` may also be a name on the hub, see `hub.folder_of`.
       out: the folder to make; absent or empty.
       to: "orbax" for a student's folder, "hf" for safetensors.
       dtype: "float32" or "bfloat16" for all tensors; "" = each as it is.
@@ -73,13 +70,16 @@ def run(*, source: Path, out: Path, to: str = "orbax", dtype: str = "") -> dict[
         extra, of another shape or of a dtype that cannot be loaded; `out` holds something.
       StorageError: the disk refused, or is too small.
     """
-    source, out = Path(source), Path(out).absolute()
+    out = Path(out).resolve()  # through a link, so that the link stays and what it names is made
     if to not in TARGETS:
         raise ConfigError(f"to={to!r}: expected one of {', '.join(TARGETS)}")
     if dtype and dtype not in KEPT:
         raise ConfigError(f"dtype={dtype!r}: expected one of {', '.join(KEPT)}, or nothing")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is there already; remove it or choose another folder")
+    source = hub.folder_of(source)
+    if out.is_relative_to(source.resolve()):
+        raise CheckpointError(f"{out} lies inside the source {source}; choose a folder outside it")
     opened = open_source(source)
     kept = {name: KEPT.get(dtype, stored) for name, (_, stored) in opened.tensors.items()}
     total = sum(prod(shape) * kept[name].itemsize for name, (shape, _) in opened.tensors.items())
@@ -121,7 +121,7 @@ def open_source(folder: Path) -> Source:
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     shapes = hf_shapes(config)
-    if (folder / PARAMS).exists() or (folder / DIGESTS).exists():
+    if is_student(folder):
         for name in (PARAMS, DIGESTS):
             if not (folder / name).exists():
                 raise CheckpointError(f"{folder} is half a student: {name} is missing")
@@ -176,7 +176,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     carried = [
         name
         for name in beside
-        if (Path(name).suffix in CARRIED_SUFFIXES or Path(name).stem.upper() in CARRIED_STEMS)
+        if (Path(name).suffix in hub.CARRIED_SUFFIXES or name.upper() in hub.LICENCES)
         and not name.startswith(".")
         and not name.endswith(".bin.index.json")
     ]

@@ -1,7 +1,4 @@
-"""Generation: prompts of unequal length in a batch, a key-value cache, two compiled functions.
-
-    _prefill   the prompts through the decoder at once; the first new token of each row
-    _decode    up to `steps` more tokens of each row, one at a time, in one compiled loop
+"""Generation: prompts of unequal length in a batch, or one prompt whose answer is streamed.
 
 A row sees only itself: the rows beside it change how far it is padded, and nothing else. With
 LongRoPE a row that grows beyond `original_max_position_embeddings` is read anew with the long
@@ -10,21 +7,20 @@ factors, once, as `transformers` does: the keys in the cache were made by the sh
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float32, Int, Int32, Key
+from jaxtyping import Bool, Int32
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model.attention import Rule, check_rule
-from opengrok_jax.model.phi3 import Cache, Phi3
-from opengrok_jax.model.rows import batches, check_room, pad_rows, padded_length, row_segments
-from opengrok_jax.model.sampling import GREEDY, Sampling, sample
+from opengrok_jax.model.decoding import Ask, Run
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.rows import batches, check_room, pad_rows, padded_length
+from opengrok_jax.model.sampling import GREEDY, Sampling
 
 
 def generate(
@@ -62,7 +58,7 @@ def generate(
     answers: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
     totals = [len(p) + max_new_tokens for p in prompts]
     for rows, length in batches(totals, batch_size, context):
-        run = _Run(graph, state, rule, sampling.temperature > 0)
+        run = Run(graph, state, rule, sampling.temperature > 0)
         masks = None if key_masks is None else [key_masks[i] for i in rows]
         ask, tokens, lengths = _ask(
             [prompts[i] for i in rows], rows, masks, stop_ids, max_new_tokens, sampling,
@@ -98,7 +94,7 @@ def stream(
     ask, tokens, lengths = _ask(
         [prompt], [0], masks, stop_ids, max_new_tokens, sampling, 1, length, context
     )
-    run = _Run(*nnx.split(model), rule, sampling.temperature > 0)
+    run = Run(*nnx.split(model), rule, sampling.temperature > 0)
 
     def ids() -> Iterator[int]:
         progress = run.prefill(ask, tokens, lengths, length)
@@ -112,46 +108,6 @@ def stream(
     return ids()
 
 
-class _Ask(NamedTuple):
-    """What is asked of a batch and stays as it is: limits are total lengths, 0 for no row."""
-
-    limits: Int[Array, " B"]
-    stops: Int[Array, " stops"]
-    key_mask: Bool[Array, "B S"] | None
-    keys: Key[Array, " B"]
-    temperature: Float32[Array, ""]
-    top_p: Float32[Array, ""]
-
-
-class _Progress(NamedTuple):
-    """A batch on its way. The last token of each row is in `tokens` and not yet in the cache."""
-
-    tokens: Int[Array, "B S"]
-    lengths: Int[Array, " B"]
-    done: Bool[Array, " B"]
-    cache: Cache
-
-
-class _Run(NamedTuple):
-    """The model, and what decides which code is compiled."""
-
-    graph: Any
-    state: Any
-    rule: Rule
-    sampled: bool
-
-    def prefill(self, ask: _Ask, tokens: Any, lengths: Any, length: int) -> _Progress:
-        return _prefill(
-            self.graph, self.state, ask, tokens, lengths,
-            length=length, rule=self.rule, sampled=self.sampled,
-        )  # fmt: skip
-
-    def decode(self, ask: _Ask, progress: _Progress, steps: int) -> _Progress:
-        return _decode(
-            self.graph, self.state, ask, progress, steps, rule=self.rule, sampled=self.sampled
-        )
-
-
 def _ask(
     prompts: Sequence[np.ndarray],
     numbers: Sequence[int],
@@ -162,7 +118,7 @@ def _ask(
     count: int,
     length: int,
     context: int,
-) -> tuple[_Ask, Int32[np.ndarray, "count T"], Int32[np.ndarray, " count"]]:
+) -> tuple[Ask, Int32[np.ndarray, "count T"], Int32[np.ndarray, " count"]]:
     """A batch of `count` rows: what is asked, the padded prompts, their lengths.
 
     The mask is True wherever there is no prompt. Rows draw by their number among all prompts, not
@@ -176,7 +132,7 @@ def _ask(
             mask[at, : len(row)] = row
     padded = np.zeros(count, np.uint32)
     padded[: len(numbers)] = numbers
-    ask = _Ask(
+    ask = Ask(
         limits=jnp.asarray(np.where(lengths > 0, lengths + max_new_tokens, 0)),
         stops=jnp.asarray(stop_ids, jnp.int32),
         key_mask=None if mask is None else jnp.asarray(mask),
@@ -201,101 +157,11 @@ def _check(
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens={max_new_tokens}: expected at least 1")
     for number, prompt in enumerate(prompts):
-        check_room(f"prompt {number}", len(prompt), max_new_tokens, context)
+        what = f"prompt {number}" if len(prompts) > 1 else "the prompt"
+        check_room(what, len(prompt), max_new_tokens, context)
     if key_masks is not None and [*map(len, key_masks)] != [*map(len, prompts)]:
         raise ConfigError(
             f"{len(key_masks)} key masks of lengths {[*map(len, key_masks)][:5]} were given for "
             f"{len(prompts)} prompts of lengths {[*map(len, prompts)][:5]}; one truth value per "
             "token was expected"
         )
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "length", "rule", "sampled"))
-def _prefill(
-    graph: Any,
-    state: Any,
-    ask: _Ask,
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, " B"],
-    *,
-    length: int,
-    rule: Rule,
-    sampled: bool,
-) -> _Progress:
-    """Reads the prompts and appends the first new token; everything gets room for `length`."""
-    model, width = nnx.merge(graph, state), tokens.shape[1]
-    mask = None if ask.key_mask is None else ask.key_mask[:, :width]
-    hidden, cache = model.prefill(tokens, row_segments(lengths, width), mask, rule)
-    last = jnp.maximum(lengths - 1, 0)[:, None, None]
-    room = [(0, 0), (0, 0), (0, length - width), (0, 0), (0, 0)]
-    progress = _Progress(
-        tokens=jnp.pad(tokens, room[1:3]),
-        lengths=lengths,
-        done=lengths >= ask.limits,
-        cache=Cache(*(jnp.pad(part, room) for part in cache)),
-    )
-    logits = model.logits(jnp.take_along_axis(hidden, last, axis=1)[:, 0])
-    return _append(progress, logits, ask, sampled)
-
-
-@functools.partial(
-    jax.jit, static_argnames=("graph", "rule", "sampled"), donate_argnames=("progress",)
-)
-def _decode(
-    graph: Any,
-    state: Any,
-    ask: _Ask,
-    progress: _Progress,
-    steps: Int[Array, ""] | int,
-    *,
-    rule: Rule,
-    sampled: bool,
-) -> _Progress:
-    """Up to `steps` more tokens of each row that is not done."""
-    model = nnx.merge(graph, state)
-    original = model.config.original_max_position_embeddings  # None without LongRoPE
-
-    def unfinished(carry: tuple[Array, _Progress]) -> Array:
-        return (carry[0] < steps) & jnp.any(~carry[1].done)
-
-    def renewed(progress: _Progress, crossing: Bool[Array, " B"]) -> Cache:
-        tokens, lengths, _, cache = progress
-        segments = row_segments(lengths, tokens.shape[1])
-        _, fresh = model.prefill(tokens, segments, ask.key_mask, rule)
-        here = crossing[None, :, None, None, None]
-        return Cache(*(jnp.where(here, a, b) for a, b in zip(fresh, cache, strict=True)))
-
-    def step(carry: tuple[Array, _Progress]) -> tuple[Array, _Progress]:
-        count, progress = carry
-        tokens, lengths, done, cache = progress
-        if original is not None and tokens.shape[1] > original:
-            crossing = (lengths == original + 1) & ~done
-            cache = jax.lax.cond(
-                jnp.any(crossing), renewed, lambda progress, _: progress.cache, progress, crossing
-            )
-        # A row that is done goes through its last token again, which changes nothing.
-        at = jnp.maximum(lengths - 1, 0)
-        newest = jnp.take_along_axis(tokens, at[:, None], axis=1)[:, 0]
-        hidden, cache = model.step(newest, at, cache, ask.key_mask, rule)
-        grown = _append(progress._replace(cache=cache), model.logits(hidden), ask, sampled)
-        return count + 1, grown
-
-    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), progress))[1]
-
-
-def _append(
-    progress: _Progress, logits: Float32[Array, "B V"], ask: _Ask, sampled: bool
-) -> _Progress:
-    """Chooses the next token of each row that is not done."""
-    tokens, lengths, done, cache = progress
-    if sampled:
-        keys = jax.vmap(jax.random.fold_in)(ask.keys, lengths)
-        chosen = sample(logits, keys, ask.temperature, ask.top_p)
-    else:
-        chosen = jnp.argmax(logits, axis=-1)
-    chosen = chosen.astype(tokens.dtype)[:, None]
-    index = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
-    tokens = jnp.where((index == lengths[:, None]) & ~done[:, None], chosen, tokens)
-    lengths = lengths + jnp.where(done, 0, 1)
-    stopped = jnp.any(chosen == ask.stops[None, :], axis=1)
-    return _Progress(tokens, lengths, done | stopped | (lengths >= ask.limits), cache)

@@ -33,10 +33,17 @@ Remat = Literal["none", "full", "dots"]
 
 
 class Cache(NamedTuple):
-    """Keys (after RoPE) and values of all layers and of the K heads, in the decoder's dtype."""
+    """Keys (after RoPE) and values of all layers, in the decoder's dtype.
 
-    keys: Float[Array, "L B S K H"]
-    values: Float[Array, "L B S K H"]
+    A head's S slots lie together: a step reads all of them and so walks through memory in order.
+    """
+
+    keys: Float[Array, "L B K S H"]
+    values: Float[Array, "L B K S H"]
+
+    def constrain(self) -> Cache:
+        """Laid out over the mesh by rows and by heads, see `sharding`."""
+        return Cache(*(constrain(part, None, "batch", "heads", None, None) for part in self))
 
 
 class Phi3(nnx.Module):
@@ -94,7 +101,26 @@ class Phi3(nnx.Module):
         "exclude" (see `attention`). Raises ConfigError for a row longer than
         `max_position_embeddings`, an unknown rule or a missing key mask.
         """
-        return self._decoder(tokens, segment_ids, positions, key_mask, rule, keep=False)[0]
+        return self._decoder(tokens, segment_ids, positions, key_mask, rule)[0]
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B T"] | None = None,
+        key_mask: Bool[Array, "B T"] | None = None,
+        rule: Rule = "none",
+    ) -> Float[Array, "{self.config.num_hidden_layers+1} B T D"]:
+        """The states between the blocks, (L + 1, B, T, D): the `output_hidden_states` of HF.
+
+        [0] is the embedding, [l] what block l gives to block l + 1 (counted from 1), and [L] is
+        `hidden`: the last block's output after the final norm. Arguments, dtype and errors are
+        those of `hidden`; so is the cost, but for the L more arrays that are given out.
+        """
+        last, before = self._decoder(
+            tokens, segment_ids, positions, key_mask, rule, keep="block inputs"
+        )
+        return jnp.concatenate([before, last[None]])
 
     def prefill(
         self,
@@ -104,8 +130,8 @@ class Phi3(nnx.Module):
         rule: Rule = "none",
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """`hidden` of one example a row, flush left, and the keys and values for `step`."""
-        hidden, kept = self._decoder(tokens, segment_ids, None, key_mask, rule, keep=True)
-        return hidden, Cache(*kept)
+        hidden, kept = self._decoder(tokens, segment_ids, None, key_mask, rule, keep="cache")
+        return hidden, Cache(*(part.swapaxes(2, 3) for part in kept)).constrain()
 
     def step(
         self,
@@ -126,7 +152,7 @@ class Phi3(nnx.Module):
         """
         positions, rows = at[:, None], jnp.arange(at.shape[0])
         cos, sin = rope_angles(self.config, positions, positions + 1)
-        window, slots = self.config.sliding_window, cache.keys.shape[2]
+        window, slots = self.config.sliding_window, cache.keys.shape[3]
         visible = visible_in_cache(at, slots, key_mask, rule, window)
         multiplier = key_mask if rule == "multiply" else None
         x = self.embed_tokens(tokens[:, None]).astype(self.dtype)
@@ -141,11 +167,12 @@ class Phi3(nnx.Module):
 
             def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Cache]:
                 grown = Cache(
-                    cache.keys.at[number, rows, at].set(k[:, 0]),
-                    cache.values.at[number, rows, at].set(v[:, 0]),
-                )
+                    cache.keys.at[number, rows, :, at].set(k[:, 0]),
+                    cache.values.at[number, rows, :, at].set(v[:, 0]),
+                ).constrain()
                 keys, values = (
-                    jax.lax.dynamic_index_in_dim(part, number, keepdims=False) for part in grown
+                    jax.lax.dynamic_index_in_dim(part, number, keepdims=False).swapaxes(1, 2)
+                    for part in grown
                 )
                 return attend(q, keys, values, visible, multiplier), grown
 
@@ -163,9 +190,12 @@ class Phi3(nnx.Module):
         key_mask: Bool[Array, "B T"] | None,
         rule: Rule,
         *,
-        keep: bool,
+        keep: Literal["cache", "block inputs"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """`hidden`, and with `keep` the keys and values of every layer, (L, B, T, K, H) each."""
+        """`hidden`, and what is to be kept of every layer.
+
+        keep  "cache" = keys and values, (L, B, T, K, H) each; "block inputs" = (L, B, T, D)
+        """
         check_rule(rule, key_mask)
         limit = self.config.max_position_embeddings
         if tokens.shape[1] > limit:
@@ -183,10 +213,11 @@ class Phi3(nnx.Module):
         def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             window = self.config.sliding_window
             mixed = attention(q, k, v, key_mask, segment_ids, rule, window, self.attention)
-            return mixed, (k, v) if keep else None
+            return mixed, (k, v) if keep == "cache" else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
-            return nnx.merge(graph, layer)(x, cos, sin, mix)
+            after, cached = nnx.merge(graph, layer)(x, cos, sin, mix)
+            return after, x if keep == "block inputs" else cached
 
         if self.remat != "none":
             policies = jax.checkpoint_policies

@@ -41,7 +41,9 @@ def segment_lengths(
 def inverse_frequencies(config: Phi3Config, *, long: bool) -> Float32[np.ndarray, " R"]:
     """Radians per position of each rotated pair, float32; `long` picks LongRoPE's long factors."""
     exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(config.rotary_dim)
-    base = np.float32(config.rope_theta) ** exponents
+    # NumPy's float32 power is off by two units in the last place, which at position 131071 is an
+    # angle of 0.02; rounded from float64 it is that of torch, nearly always to the bit.
+    base = np.power(np.float32(config.rope_theta), exponents, dtype=np.float64).astype(np.float32)
     if (rope := config.rope_scaling) is not None:
         base *= np.asarray(rope.long_factor if long else rope.short_factor, np.float32)
     return np.float32(1) / base

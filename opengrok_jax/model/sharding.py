@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -112,6 +113,13 @@ def create_sharded(create: Callable[[], nnx.Module], mesh: Mesh) -> nnx.Module:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Where a (B, ...) array of the batch lives: rows over `data` and `fsdp`, the rest whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def on_mesh_of(tree: Any) -> AbstractContextManager[Any]:
+    """`jax.set_mesh` for the mesh on which the arrays of a tree lie, if they lie on one."""
+    placed = jax.tree.leaves(tree)[0].sharding
+    mesh = placed.mesh if isinstance(placed, NamedSharding) else None
+    return jax.set_mesh(mesh) if isinstance(mesh, Mesh) else nullcontext()
 
 
 def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:

@@ -4,12 +4,14 @@ student/
   config.json     Phi3Config
   params/         Orbax, each array under its path in the model
   digests.json    a checksum per array, compared when read back
+  tokenizer.json, tokenizer_config.json, generation_config.json, ..   where the tokenizer is known
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,12 @@ _CHUNK_BYTES = 16 * 2**20
 _ODD = 0x9E3779B1
 
 
-def save_student(folder: Path, model: Phi3, config: Phi3Config) -> None:
+def save_student(
+    folder: Path, model: Phi3, config: Phi3Config, beside: Mapping[str, bytes] | None = None
+) -> None:
     """Writes a student; the folder is whole or as it was before, whenever the process dies.
+
+    `beside` are further files by name, for tokenizing and generating.
 
     Raises:
       CheckpointError: the folder holds something that is not a student, or the model was built
@@ -58,6 +64,8 @@ def save_student(folder: Path, model: Phi3, config: Phi3Config) -> None:
                 partial / PARAMS, tree, save_args=jax.tree_util.tree_map_with_path(_chunks, tree)
             )
         storage.write_text(partial / CONFIG, hf_config.write(config, stored))
+        for name, content in (beside or {}).items():
+            storage.write_bytes(partial / name, content)
         storage.write_json(partial / DIGESTS, digests(params))
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
@@ -85,7 +93,7 @@ def load_student(
         if not (folder / name).exists():
             raise CheckpointError(
                 f"{folder} is not a student: {name} is missing; `opengrok finetune` writes one, "
-                "and a Hugging Face folder is opened with weights.load_hf"
+                "and a Hugging Face folder has model.safetensors, or an index of shards"
             )
     config = hf_config.read(folder)
     try:

@@ -229,7 +229,8 @@ def _spec(params: Path, name: str) -> dict[str, Any]:
 
 def _written(folder: Path, future: Any) -> Any:
     try:
-        return future.result()
+        with storage.storing(folder):
+            return future.result()
     except ValueError as error:  # TensorStore's word for every refusal of the disk
         raise StorageError(
             f"cannot write {folder}: {str(error).splitlines()[0][:200]}; free some space or mend "

@@ -29,6 +29,10 @@ DTYPES: dict[str, np.dtype] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F16": np.dtype(np.float16),
 }
+NO_PICKLES = (
+    "pickled weights (*.bin, *.pt) are never loaded: convert them with "
+    "save_pretrained(safe_serialization=True)"
+)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -67,13 +71,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
             if size < 8 + length:
+                if first.startswith((b"PK\x03\x04", b"\x80")):
+                    raise CheckpointError(f"{path}: a pickle by its first bytes; {NO_PICKLES}")
                 raise CheckpointError(_broken(path, f"{size} bytes, its header alone needs more"))
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_distinct)
     except OSError as error:
         raise CheckpointError(f"cannot read weights: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(_broken(path, f"its header is not JSON ({error})")) from error
     tensors: dict[str, StoredTensor] = {}
     end = 8 + length
@@ -102,15 +109,15 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 def read_folder(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a folder's `model.safetensors`, or of the shards that its index names.
 
-    Raises CheckpointError as `read_header` does, and if there is neither.
+    Raises CheckpointError as `read_header` does, if there is neither, if a shard lacks what the
+    index places in it, or if a tensor is in two shards.
     """
     if (folder / SINGLE_FILE).exists():
         return read_header(folder / SINGLE_FILE)
     index = folder / INDEX_FILE
     if not index.exists():
         raise CheckpointError(
-            f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}; pickled weights (*.bin, *.pt) "
-            "are never loaded: convert them with save_pretrained(safe_serialization=True)"
+            f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}; {NO_PICKLES}"
         )
     try:
         placed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -123,7 +130,16 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
     for name, file in placed.items():
         if name not in by_file[file]:
             raise CheckpointError(f"{index} places {name} in {file}, which does not hold it")
-    return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}
+    found: dict[str, StoredTensor] = {}
+    for tensors in by_file.values():
+        for name, tensor in tensors.items():
+            if name in found:
+                raise CheckpointError(
+                    f"{name} is twice in {folder}: in {found[name].path.name} and in "
+                    f"{tensor.path.name}; remove the file that does not belong here"
+                )
+            found[name] = tensor
+    return found
 
 
 def write_file(
@@ -201,6 +217,16 @@ def index_text(
         json.dumps({"metadata": metadata, "weight_map": dict(placed)}, indent=2, sort_keys=True)
         + "\n"
     )
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of two entries of one name, json would silently keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice} is there twice")
+    return found
 
 
 def _broken(path: Path, how: str) -> str:

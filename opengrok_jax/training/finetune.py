@@ -24,13 +24,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from opengrok_jax import storage
+from opengrok_jax import hub, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masked_file import read_masked
+from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.model.student import save_student
-from opengrok_jax.model.weights import load_hf
 from opengrok_jax.progress import say
 from opengrok_jax.training import batches, loop, optimizer, settings, step
 from opengrok_jax.training.batches import Packed
@@ -76,7 +76,8 @@ def run(
       out: folder of the results.
       model: sizes of `Phi3Config` for init "scratch"; vocab_size 0 or absent = the tokenizer's,
         rounded up to a multiple of 64. Not used with another `init`, and said so.
-      init: "scratch", or a Hugging Face Phi-3 folder that gives sizes and weights.
+      init: "scratch", or what gives sizes and weights: a Hugging Face Phi-3 folder, its name on
+        the hub (`owner/model` or `owner/model@revision`), or a student's folder.
       rule: "none", "multiply" or "exclude", see `model.attention`.
       row_tokens: T, tokens of a packed row; no example may be longer.
       rows_per_batch: B, rows of an update.
@@ -128,14 +129,22 @@ def run(
     # ---- data -----------------------------------------------------------------------------
     masked_file, out = Path(masked_file), Path(out)
     examples, provenance = read_masked(masked_file)
+    source = None if init == settings.SCRATCH else hub.folder_of(init)
+    tokenizer = tokenizer_files.handed_over(masked_file, provenance)
     config = settings.model_config(
-        init=init,
+        init=source,
         model=model,
         row_tokens=row_tokens,
         tokenizer_vocab=settings.tokenizer_vocab(provenance, masked_file),
+        ids=tokenizer_files.ids(tokenizer) if tokenizer else None,
     )
-    if init != settings.SCRATCH and model:
-        say(f"sizes come from {init}/config.json; `model` is for init 'scratch' and not used")
+    if source and model:
+        say(f"sizes come from {source}/config.json; `model` is for init 'scratch' and not used")
+    beside: dict[str, bytes] = {}
+    if tokenizer:
+        beside = tokenizer_files.of_student(tokenizer, source, config.max_position_embeddings)
+    else:
+        say(f"{masked_file} does not say which tokenizer made it: the student goes without one")
     batches.check_examples(
         examples, row_tokens=row_tokens, vocab_size=config.vocab_size, where=str(masked_file)
     )
@@ -210,8 +219,8 @@ def run(
         else:
             student = (
                 create_sharded(lambda: create(rngs=nnx.Rngs(seed)), devices)
-                if init == settings.SCRATCH
-                else load_hf(init, config, param_dtype, dtype=dtype, mesh=devices)
+                if source is None
+                else open_model(source, param_dtype, dtype=dtype, mesh=devices)
             )
             state, standing = step.new_state(student, adamw, like), loop.Standing()
         standing = loop.train(
@@ -231,7 +240,7 @@ def run(
             asked_to_end=asked_to_end,
         )
         best = checkpoints.best(standing.best_step, like.params)
-        save_student(out / "student", nnx.merge(graph, best), config)
+        save_student(out / "student", nnx.merge(graph, best), config, beside)
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,

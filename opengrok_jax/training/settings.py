@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from opengrok_jax import hub
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.attention import Implementation, Rule
@@ -83,8 +84,9 @@ def check(given: Mapping[str, Any]) -> None:
         whole = isinstance(size, int) and not isinstance(size, bool)
         _require(whole and (size > 0 or size == -1), f"mesh.{axis}", size, "a whole number, or -1")
     init = given["init"]
-    known = init == SCRATCH or (bool(init) and Path(init).is_dir())
-    _require(known, "init", init, "'scratch' or a Hugging Face folder")
+    known = init == SCRATCH or (bool(init) and (hub.is_name(init) or hub.folder_of(init).is_dir()))
+    expected = "'scratch', a folder of Hugging Face or of a student, or a name on the hub"
+    _require(known, "init", init, expected)
 
 
 def check_rows(rows_per_batch: int, microbatches: int, groups: int) -> None:
@@ -95,19 +97,26 @@ def check_rows(rows_per_batch: int, microbatches: int, groups: int) -> None:
 
 
 def model_config(
-    *, init: str, model: Mapping[str, Any], row_tokens: int, tokenizer_vocab: int
+    *,
+    init: Path | None,
+    model: Mapping[str, Any],
+    row_tokens: int,
+    tokenizer_vocab: int,
+    ids: Mapping[str, Any] | None = None,
 ) -> Phi3Config:
     """The student's sizes: from `model` for "scratch", else from the config.json of `init`.
 
     Args:
-      init, model, row_tokens: as in `finetune.run`.
+      init: the folder that gives sizes; None = "scratch".
+      model, row_tokens: as in `finetune.run`.
       tokenizer_vocab: how many ids the tokenizer of the data can produce.
+      ids: bos_token_id, eos_token_id and pad_token_id for "scratch", where `model` says none.
 
     Raises:
       ConfigError: unknown or contradicting sizes, a vocabulary smaller than the tokenizer's, or
         rows longer than the model's context.
     """
-    config = _scratch(model, tokenizer_vocab) if init == SCRATCH else hf_config.read(Path(init))
+    config = _scratch(model, tokenizer_vocab, ids or {}) if init is None else hf_config.read(init)
     if config.vocab_size < tokenizer_vocab:
         raise ConfigError(
             f"the model has {config.vocab_size} token rows, the data's tokenizer {tokenizer_vocab} "
@@ -119,7 +128,7 @@ def model_config(
     return config
 
 
-def _scratch(model: Mapping[str, Any], tokenizer_vocab: int) -> Phi3Config:
+def _scratch(model: Mapping[str, Any], tokenizer_vocab: int, ids: Mapping[str, Any]) -> Phi3Config:
     known = {field.name for field in fields(Phi3Config)} - {"hf_text"}
     if unknown := sorted(set(model) - known):
         raise ConfigError(f"model has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
@@ -128,6 +137,8 @@ def _scratch(model: Mapping[str, Any], tokenizer_vocab: int) -> Phi3Config:
     sizes |= model
     if not sizes.get("vocab_size"):
         sizes["vocab_size"] = -(-tokenizer_vocab // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    if sizes["vocab_size"] >= tokenizer_vocab:  # else the caller says what is wrong
+        sizes |= {name: i for name, i in ids.items() if name not in model}
     if isinstance(sizes.get("rope_scaling"), Mapping):
         rope: dict[str, Any] = dict(sizes["rope_scaling"])
         if unknown := sorted(set(rope) - {field.name for field in fields(LongRope)}):

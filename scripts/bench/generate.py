@@ -1,9 +1,16 @@
 """Tokens per second of greedy generation beside transformers: the same random weights, one run.
 
-python scripts/bench/generate.py [--batch 1 8] [--prompt-tokens 64] [--new-tokens 64]
+python scripts/bench/generate.py [--batch 1 8] [--prompt-tokens 64] [--new-tokens 64] [--threads 1]
 
-Prints one JSON object. Both sides are float32 on the CPU or on whatever JAX and torch find, both
-run once to warm up and are then timed by turns; the figure is the median.
+Prints one JSON object. Both sides are float32 on the CPU, greedy, with a cache, and give all tokens
+at once. Each runs once to warm up and is then timed by turns; figures are medians. Prefill is what
+a run for one new token takes, decode is what the others take on top of it.
+
+The process is tied to as many cores as `--threads` says, and beside the wall time stands its
+processor time, because wall time on a busy machine can mislead: with two threads on two cores that
+others used too, torch was once 5.6 times slower than we at batch 8 and gave no more tokens a second
+than at batch 1; with one thread, on the same machine and busier, 1.3 to 1.4 times by either clock.
+Presumably its threads waited for each other at every matrix product.
 """
 
 from __future__ import annotations
@@ -30,6 +37,8 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 32000,
 }
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+
 
 def main() -> None:
     """Parses the flags, measures, prints."""
@@ -37,13 +46,30 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="rows run together")
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1, help="cores that the process may use")
+    parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"), help="of torch")
     parser.add_argument("--repeats", type=int, default=3)
     flags = parser.parse_args()
-    print(json.dumps(measure(flags.batch, flags.prompt_tokens, flags.new_tokens, flags.repeats)))
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= flags.threads <= len(cores):
+        parser.error(f"--threads {flags.threads}: there are {len(cores)} cores")
+    if flags.new_tokens < 2:
+        parser.error("--new-tokens: at least 2, the first comes from the prefill")
+    os.sched_setaffinity(0, cores[-flags.threads :])  # before the libraries make their threads
+    print(json.dumps(measure(**vars(flags))))
 
 
-def measure(batches: list[int], prompt_tokens: int, new_tokens: int, repeats: int) -> Any:
+def measure(
+    *,
+    batch: list[int],
+    prompt_tokens: int,
+    new_tokens: int,
+    threads: int,
+    attention: str,
+    repeats: int,
+) -> Any:
     """Builds the model once, and times both sides at each batch size."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
     import numpy as np
     import torch
@@ -53,60 +79,88 @@ def measure(batches: list[int], prompt_tokens: int, new_tokens: int, repeats: in
     from opengrok_jax.model.weights import load_hf
 
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    theirs: Any = transformers.Phi3ForCausalLM(transformers.Phi3Config(**SIZES))
-    theirs = theirs.eval().to(device)
+    torch.set_num_threads(threads)
+    config = transformers.Phi3Config(**SIZES)
+    config._attn_implementation = attention
+    theirs: Any = transformers.Phi3ForCausalLM(config).eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours = load_hf(Path(folder))
     rows = []
-    for batch in batches:
-        drawn = np.random.default_rng(batch).integers(3, 32000, (batch, prompt_tokens))
-        prompts, ids = list(drawn.astype(np.int32)), torch.tensor(drawn, device=device)
+    for size in batch:
+        drawn = np.random.default_rng(size).integers(3, 32000, (size, prompt_tokens))
+        prompts, ids = list(drawn.astype(np.int32)), torch.tensor(drawn)
 
-        def jax_side(prompts: Any = prompts, batch: int = batch) -> Any:
-            return generate(ours, prompts, stop_ids=(), max_new_tokens=new_tokens, batch_size=batch)
+        def jax_side(new: int, prompts: Any = prompts, size: int = size) -> Any:
+            return generate(ours, prompts, stop_ids=(), max_new_tokens=new, batch_size=size)
 
-        def torch_side(ids: Any = ids) -> Any:
+        def torch_side(new: int, ids: Any = ids) -> Any:
             with torch.inference_mode():
                 grown = theirs.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
                     do_sample=False,
-                    min_new_tokens=new_tokens,
-                    max_new_tokens=new_tokens,
+                    use_cache=True,
+                    min_new_tokens=new,
+                    max_new_tokens=new,
                 )
-            return grown[:, prompt_tokens:].cpu().numpy()
+            return grown[:, prompt_tokens:].numpy()
 
-        same = np.mean(np.stack(jax_side()) == torch_side())
-        seconds = by_turns(jax_side, torch_side, repeats)
-        ours_rate, theirs_rate = (batch * new_tokens / s for s in seconds)
-        rows.append(
-            {
-                "batch": batch,
-                "opengrok_tokens_per_s": round(ours_rate, 1),
-                "transformers_tokens_per_s": round(theirs_rate, 1),
-                "ratio": round(ours_rate / theirs_rate, 2),
-                "same_tokens": round(float(same), 4),
-            }
-        )
-    device_kind = jax.devices()[0].device_kind
+        same = np.mean(np.stack(jax_side(new_tokens)) == torch_side(new_tokens))
+        row: dict[str, Any] = {"batch": size, "same_tokens": round(float(same), 4)}
+        first = by_turns(lambda: jax_side(1), lambda: torch_side(1), repeats)
+        whole = by_turns(lambda: jax_side(new_tokens), lambda: torch_side(new_tokens), repeats)
+        for name in CLOCKS:
+            row[name] = rates(size, prompt_tokens, new_tokens, first[name], whole[name])
+        rows.append(row)
     versions = {m.__name__: m.__version__ for m in (jax, torch, transformers)}
     sizes = {"parameters": sum(p.numel() for p in theirs.parameters()), **SIZES}
     tokens = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "repeats": repeats}
-    where = {"jax_device": device_kind, "torch_device": device, "cores": os.cpu_count()}
-    return {"rows": rows, **tokens, **where, "versions": versions, "model": sizes}
+    where = {"machine": machine(), "cores": os.cpu_count(), "threads": threads}
+    how = {"dtype": "float32", "torch_attention": attention}
+    return {"rows": rows, **tokens, **where, **how, "versions": versions, "model": sizes}
 
 
-def by_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int) -> list[float]:
-    """Median seconds of each, run alternately so that a busy machine slows both."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def rates(
+    size: int, prompt_tokens: int, new_tokens: int, first: list[float], whole: list[float]
+) -> dict[str, Any]:
+    """Tokens per second of a prefill and of decoding, ours and theirs, and their ratio."""
+    decode = [w - f for w, f in zip(whole, first, strict=True)]
+    row: dict[str, Any] = {}
+    for name, count, seconds in (
+        ("prefill", size * prompt_tokens, first),
+        ("decode", size * (new_tokens - 1), decode),
+        ("whole", size * new_tokens, whole),
+    ):
+        ours, theirs = (count / s for s in seconds)
+        row[name] = {
+            "opengrok_tokens_per_s": round(ours, 1),
+            "transformers_tokens_per_s": round(theirs, 1),
+            "ratio": round(ours / theirs, 2),
+        }
+    return row
+
+
+def machine() -> str:
+    """What the processor calls itself."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
+
+
+def by_turns(
+    first: Callable[[], Any], second: Callable[[], Any], repeats: int
+) -> dict[str, list[float]]:
+    """By each clock the median seconds of both, run alternately: a busy machine slows both."""
+    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CLOCKS}
+    for call in (first, second):
+        call()  # compiles, allocates
     for _ in range(repeats):
-        for call, into in zip((first, second), seconds, strict=True):
-            started = time.perf_counter()
+        for side, call in enumerate((first, second)):
+            started = {name: clock() for name, clock in CLOCKS.items()}
             call()
-            into.append(time.perf_counter() - started)
-    return [statistics.median(s) for s in seconds]
+            for name, clock in CLOCKS.items():
+                seconds[name][side].append(clock() - started[name])
+    return {name: [statistics.median(side) for side in both] for name, both in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -192,6 +193,9 @@ def test_the_long_example_is_skipped_by_name(counts):
 def test_provenance_says_how_it_was_made(folder, counts):
     _, provenance = masked_file.read_masked(folder / "out" / "masked.parquet")
     assert provenance["vocab_size"] == tokenizer.load().vocab_size
+    beside = folder / "out" / "tokenizer" / "tokenizer.json"
+    assert beside.read_bytes() == tokenizer.EMBEDDED.read_bytes()
+    assert provenance["tokenizer_sha256"] == hashlib.sha256(beside.read_bytes()).hexdigest()
     assert provenance["pipeline"].startswith("en_sns ")
     assert provenance["scope"] == "prompt+response"
     assert provenance["target_keep_rate"] == 0.85

@@ -77,12 +77,12 @@ def hf_model() -> Callable[..., Any]:
     torch = pytest.importorskip("torch", reason="parity needs torch")
     transformers = pytest.importorskip("transformers", reason="parity needs transformers")
 
-    def make(seed: int = 0, **changes: Any) -> Any:
+    def make(seed: int = 0, spread: float = 0.3, **changes: Any) -> Any:
         torch.manual_seed(seed)
         config = transformers.Phi3Config(**{**SMALL, **changes}, attn_implementation="eager")
         model = transformers.Phi3ForCausalLM(config).eval()
         for parameter in model.parameters():  # norms start at 1, which would hide a lost weight
-            torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.3)
+            torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, spread)
         return model
 
     return make

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -195,6 +197,83 @@ def as_integers(folder: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"', 1))
 
 
+def header(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """The same bytes of tensors under another header."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        whole = path.read_bytes()
+        length = int.from_bytes(whole[:8], "little")
+        raw = json.loads(whole[8 : 8 + length])
+        text = change(raw)
+        text = json.dumps(raw).encode() if not isinstance(text, bytes) else text
+        path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :])
+
+    return damage
+
+
+def overlap(raw: dict[str, Any]) -> None:
+    start, stop = raw[QKV]["data_offsets"]
+    raw[QKV]["data_offsets"] = [start - 4, stop - 4]
+
+
+def twice(raw: dict[str, Any]) -> bytes:
+    text = json.dumps(raw)
+    return (text[:-1] + f', "{NORM}": {json.dumps(raw[NORM])}}}').encode()
+
+
+def header_length(number: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        path.write_bytes(number.to_bytes(8, "little") + path.read_bytes()[8:])
+
+    return damage
+
+
+def shards(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """The weights in two files with an index, and then something done to them."""
+
+    def damage(folder: Path) -> None:
+        tensors = {n: t.read() for n, t in read_header(folder / "model.safetensors").items()}
+        (folder / "model.safetensors").unlink()
+        names = sorted(tensors)
+        placed = {}
+        for file, part in (("a.safetensors", names[:9]), ("b.safetensors", names[9:])):
+            layout = [(n, tensors[n].shape, tensors[n].dtype) for n in part]
+            write_file(folder / file, layout, tensors.__getitem__)
+            placed |= dict.fromkeys(part, file)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+        change(folder)
+
+    return damage
+
+
+def in_both(folder: Path) -> None:
+    tensors = {n: t.read() for n, t in read_header(folder / "a.safetensors").items()}
+    tensors[NORM] = np.zeros(12, np.float32)
+    layout = [(n, a.shape, a.dtype) for n, a in tensors.items()]
+    write_file(folder / "a.safetensors", layout, tensors.__getitem__)
+
+
+def place_elsewhere(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    raw = json.loads(index.read_text())
+    raw["weight_map"][NORM] = "a.safetensors"
+    index.write_text(json.dumps(raw))
+
+
+def stored_as(dtype: str) -> Callable[[Path], None]:
+    def change(raw: dict[str, Any]) -> None:
+        raw[QKV]["dtype"] = dtype
+
+    return header(change)
+
+
+def pickled(folder: Path) -> None:
+    with (folder / "model.safetensors").open("wb") as file:
+        pickle.dump({NORM: [1.0] * 99}, file)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (cut, "not a whole safetensors file|byte range of"),
     "missing": (lambda f: rewrite(f, lambda t: t.pop(QKV)), f"1 missing: {QKV}"),
@@ -211,6 +290,33 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "another model type": (state(model_type="llama"), "llama"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "pickled weights"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json"),
+    "header too long": (header_length(2**40), "its header alone needs more"),
+    "header too short": (header_length(9), "its header is not JSON"),
+    "header of nothing": (header_length(0), "its header is not JSON"),
+    "eight bytes": (lambda f: os.truncate(f / "model.safetensors", 8), "header alone needs more"),
+    "empty": (lambda f: os.truncate(f / "model.safetensors", 0), "header alone needs more"),
+    "header not JSON": (header(lambda _: b"{"), "its header is not JSON"),
+    "header not UTF-8": (header(lambda _: b'{"\xff": 1}'), "its header is not JSON"),
+    "header without end": (header(lambda _: b"[" * 10**6), "its header is not JSON"),
+    "header a list": (header(lambda _: b"[1]"), "malformed header"),
+    "no offsets": (header(lambda raw: raw[QKV].pop("data_offsets")), "malformed header"),
+    "overlapping": (header(overlap), f"the byte range of {QKV} is wrong"),
+    "twice in a header": (header(twice), f"{NORM} is there twice"),
+    "twice in two shards": (shards(in_both), f"{NORM} is twice in .*a.safetensors and in b.safe"),
+    "a shard is lost": (shards(lambda f: (f / "b.safetensors").unlink()), "b.safetensors"),
+    "another shard": (shards(place_elsewhere), f"places {NORM} in a.safetensors, which does not"),
+    "half an index": (
+        shards(lambda f: os.truncate(f / "model.safetensors.index.json", 99)),
+        "not an index of shards",
+    ),
+    "a pickle": (pickled, "a pickle by its first bytes; pickled weights"),
+    "a zip": (
+        lambda f: (f / "model.safetensors").write_bytes(b"PK\x03\x04" + bytes(200)),
+        "a pickle by its first bytes",
+    ),
+    "float64": (stored_as("F64"), f"tensor {QKV} is stored as F64; only"),
+    "int8": (stored_as("I8"), f"tensor {QKV} is stored as I8; only"),
+    "half the width": (stored_as("BF16"), f"the byte range of {QKV} is wrong"),
     "garbage": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 99), "not a whole"),
 }
 
@@ -284,6 +390,94 @@ def test_the_half_of_a_killed_run_is_cleared(saved: Path, tmp_path: Path) -> Non
     load_student(tmp_path / "out")
     assert not (tmp_path / "out" / "stale").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"saved", "out"}
+
+
+def test_links_are_followed_and_stay(saved: Path, model: Phi3, tmp_path: Path) -> None:
+    """The folder, its weights (as in the cache of the hub) and the target may be links."""
+    (tmp_path / "blob").write_bytes((saved / "model.safetensors").read_bytes())
+    (saved / "model.safetensors").unlink()
+    (saved / "model.safetensors").symlink_to("../blob")
+    (tmp_path / "link").symlink_to("saved")
+    (tmp_path / "room").mkdir()
+    for name in ("room", "not-there-yet"):
+        (tmp_path / f"to-{name}").symlink_to(name)
+        convert.run(source=tmp_path / "link", out=tmp_path / f"to-{name}", to="hf")
+        assert (tmp_path / f"to-{name}").is_symlink()
+        assert not (tmp_path / name / "model.safetensors").is_symlink()
+        jax.tree.map(
+            np.testing.assert_array_equal, parameters(load_hf(tmp_path / name)), parameters(model)
+        )
+
+
+def test_nothing_is_made_inside_the_source(saved: Path, tmp_path: Path) -> None:
+    before = sorted(saved.rglob("*"))
+    (tmp_path / "link").symlink_to("saved")
+    for out in (saved / "student", saved / "a" / "b", tmp_path / "link" / "student"):
+        with pytest.raises(CheckpointError, match="lies inside the source"):
+            convert.run(source=saved, out=out)
+    assert sorted(saved.rglob("*")) == before
+
+
+INTERRUPTED = """
+import os, resource, signal, sys
+from pathlib import Path
+from opengrok_jax.errors import UserError
+from opengrok_jax.model import convert, student_stream, tensorfile
+
+source, out, to, how = sys.argv[1:]
+student_stream.BLOCK_BYTES = 200
+calls, sync = [], os.fsync
+
+def kill(*_):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if how == "kill":
+    old = student_stream.StudentWriter.write
+    student_stream.StudentWriter.write = lambda *given: (old(*given), kill())
+    os.fsync = lambda descriptor: (sync(descriptor), kill())
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(how),) * 2)
+try:
+    convert.run(source=Path(source), out=Path(out), to=to)
+except UserError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def interrupted(source: Path, out: Path, to: str, how: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(source), str(out), to, how],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("to", ["orbax", "hf"])
+def test_killed_half_way_the_same_command_mends_it(
+    to: str, saved: Path, model: Phi3, tmp_path: Path
+) -> None:
+    status, said = interrupted(saved, tmp_path / "out", to, "kill")
+    assert status == -signal.SIGKILL, said
+    assert {p.name for p in tmp_path.iterdir()} == {"saved", ".out.partial"}
+    convert.run(source=saved, out=tmp_path / "out", to=to)
+    assert {p.name for p in tmp_path.iterdir()} == {"saved", "out"}
+    found = load_student(tmp_path / "out")[0] if to == "orbax" else load_hf(tmp_path / "out")
+    jax.tree.map(np.testing.assert_array_equal, parameters(found), parameters(model))
+
+
+@pytest.mark.parametrize("to", ["orbax", "hf"])
+def test_a_disk_that_fills_up_leaves_nothing(to: str, saved: Path, tmp_path: Path) -> None:
+    """A limit on the size of a file: the system refuses in the middle of a write."""
+    status, said = interrupted(saved, tmp_path / "out", to, "1500")
+    assert status == 1, said
+    (line,) = [line for line in said.splitlines() if "Error" in line]
+    assert line.startswith("StorageError: cannot write")
+    assert "File too large; free some space" in line
+    assert "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir()] == ["saved"]
 
 
 def test_wrong_arguments(saved: Path, tmp_path: Path) -> None:

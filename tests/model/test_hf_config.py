@@ -2,22 +2,37 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flax import nnx
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model import hf_config
-from opengrok_jax.model.config import LongRope, Phi3Config
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3
 
-# The fields that the published Phi-3-mini-4k-instruct states, in transformers 4 spelling.
+
+def factors(pairs: int) -> dict[str, list[float]]:
+    """In place of the published ones, which nobody remembers: as many, and as uneven."""
+    return {
+        "short_factor": [1 + i / 10 for i in range(pairs)],
+        "long_factor": [1 + 0.75 * i for i in range(pairs)],
+    }
+
+
+# What the published config.json of each member states; the first in the spelling of its day.
 MINI: dict[str, Any] = {
     "_name_or_path": "Phi-3-mini-4k-instruct",
     "architectures": ["Phi3ForCausalLM"],
+    "attention_bias": False,
     "attention_dropout": 0.0,
-    "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"},
+    "auto_map": {
+        "AutoConfig": "configuration_phi3.Phi3Config",
+        "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+    },
     "bos_token_id": 1,
     "embd_pdrop": 0.0,
     "eos_token_id": 32000,
@@ -41,47 +56,124 @@ MINI: dict[str, Any] = {
     "torch_dtype": "bfloat16",
     "transformers_version": "4.40.2",
     "use_cache": True,
-    "attention_bias": False,
     "vocab_size": 32064,
 }
-FACTORS = {
-    "short_factor": [1 + i / 10 for i in range(36)],
-    "long_factor": [1 + i for i in range(36)],
-}
-PHI4_MINI: dict[str, Any] = MINI | {
-    "num_attention_heads": 24,
-    "num_key_value_heads": 8,
-    "vocab_size": 200064,
-    "tie_word_embeddings": True,
-    "partial_rotary_factor": 0.5625,
+MINI_128K = MINI | {
+    "_name_or_path": "Phi-3-mini-128k-instruct",
     "max_position_embeddings": 131072,
-    "rope_scaling": {"type": "longrope", **FACTORS},
+    "rope_scaling": {"type": "su", **factors(48)},
+    "sliding_window": 262144,
+}
+MINI_3_5 = MINI_128K | {
+    "_name_or_path": "Phi-3.5-mini-instruct",
+    "rope_scaling": {"type": "longrope", **factors(48)},
+    "transformers_version": "4.43.3",
+}
+MEDIUM = MINI | {
+    "_name_or_path": "Phi-3-medium-4k-instruct",
+    "hidden_size": 5120,
+    "intermediate_size": 17920,
+    "num_attention_heads": 40,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 10,
+}
+MEDIUM_128K = MEDIUM | {
+    "_name_or_path": "Phi-3-medium-128k-instruct",
+    "max_position_embeddings": 131072,
+    "rope_scaling": {"type": "longrope", **factors(64)},
+    "sliding_window": 131072,
+}
+PHI4 = {name: value for name, value in MEDIUM.items() if name != "auto_map"} | {
+    "_name_or_path": "phi-4",
+    "bos_token_id": 100257,
+    "eos_token_id": 100265,
+    "max_position_embeddings": 16384,
+    "original_max_position_embeddings": 16384,
+    "pad_token_id": 100349,
+    "rope_theta": 250000,
+    "sliding_window": None,
+    "transformers_version": "4.47.0",
+    "vocab_size": 100352,
+}
+PHI4_MINI = MINI_3_5 | {
+    "_name_or_path": "Phi-4-mini-instruct",
+    "bos_token_id": 199999,
+    "eos_token_id": [200020, 199999],
     "full_attn_mod": 1,
     "interpolate_factor": 1,
     "lm_head_bias": False,
     "mlp_bias": False,
-    "eos_token_id": [200020, 199999],
+    "num_attention_heads": 24,
+    "num_key_value_heads": 8,
+    "pad_token_id": 199999,
+    "partial_rotary_factor": 0.75,
+    "tie_word_embeddings": True,
+    "transformers_version": "4.45.0",
+    "vocab_size": 200064,
+}
+# What each is read as, the width of a head and of its turning part, and parameters in billions.
+FAMILY: dict[str, tuple[dict[str, Any], tuple[int, int], float]] = {
+    "Phi-3-mini-4k": (MINI, (96, 96), 3.82),
+    "Phi-3-mini-128k": (MINI_128K, (96, 96), 3.82),
+    "Phi-3.5-mini": (MINI_3_5, (96, 96), 3.82),
+    "Phi-3-medium-4k": (MEDIUM, (128, 128), 13.96),
+    "Phi-3-medium-128k": (MEDIUM_128K, (128, 128), 13.96),
+    "Phi-4": (PHI4, (128, 128), 14.66),
+    "Phi-4-mini": (PHI4_MINI, (128, 96), 3.84),
 }
 
 
-def test_phi_3_mini() -> None:
-    config = hf_config.read(MINI)
-    assert config == Phi3Config(sliding_window=2047)
-    assert (config.head_dim, config.rotary_dim) == (96, 96)
-
-
-def test_phi_4_mini_shape_and_both_spellings_of_rope() -> None:
-    old = hf_config.read(PHI4_MINI)
-    assert (old.head_dim, old.rotary_dim) == (128, 72)
-    assert old.eos_token_id == (200020, 199999)
-    assert old.rope_scaling == LongRope(
-        tuple(map(float, FACTORS["short_factor"])), tuple(map(float, FACTORS["long_factor"]))
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_member_of_the_family(name: str, tmp_path: Path) -> None:
+    raw, widths, billions = FAMILY[name]
+    (tmp_path / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+    config = hf_config.read(tmp_path)
+    assert (config.head_dim, config.rotary_dim) == widths
+    model = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0)))
+    sizes = [parameter.size for _, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    assert round(sum(sizes) / 1e9, 2) == billions
+    # Field by field: all that it states and that bears on the model is there.
+    rope = raw["rope_scaling"]
+    stated = {field: getattr(config, field) for field in raw if hasattr(config, field)}
+    if rope is None:
+        assert (config.rope_scaling, config.original_max_position_embeddings) == (None, None)
+        stated |= {"original_max_position_embeddings": raw["original_max_position_embeddings"]}
+    else:
+        assert config.rope_scaling is not None
+        stated["rope_scaling"] = {
+            "type": rope["type"],
+            "short_factor": list(config.rope_scaling.short_factor),
+            "long_factor": list(config.rope_scaling.long_factor),
+        }
+    if isinstance(config.eos_token_id, tuple):
+        stated["eos_token_id"] = list(config.eos_token_id)
+    assert stated.items() <= raw.items()
+    assert {f.name for f in fields(Phi3Config)} - {"hf_text", "partial_rotary_factor"} <= set(
+        stated
     )
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_family_as_transformers_5_writes_it(name: str) -> None:
+    """`rope_parameters` in place of three fields; and "su" by the name it has today."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    raw = FAMILY[name][0]
+    known = raw
+    if raw["rope_scaling"]:  # transformers 5 stumbles over "su"
+        known = raw | {"rope_scaling": raw["rope_scaling"] | {"type": "longrope"}}
+    written = transformers.Phi3Config(**known).to_dict()
+    assert "rope_parameters" in written
+    assert "rope_scaling" not in written
+    assert hf_config.read(written) == hf_config.read(raw)
+
+
+def test_rope_parameters_replace_three_fields() -> None:
+    """The new spelling by hand, with no word outside `rope_parameters`."""
     moved = ("rope_theta", "rope_scaling", "partial_rotary_factor")
-    rope = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.5625, **FACTORS}
-    rope["original_max_position_embeddings"] = 4096
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75}
+    rope |= {"original_max_position_embeddings": 4096, **factors(48)}
     new = {k: v for k, v in PHI4_MINI.items() if k not in moved} | {"rope_parameters": rope}
-    assert hf_config.read(new) == old
+    assert hf_config.read(new) == hf_config.read(PHI4_MINI)
 
 
 def test_absent_fields_take_the_defaults_of_hf() -> None:
@@ -151,7 +243,7 @@ def test_a_changed_config_is_written_with_its_changes(raw: dict[str, Any], tmp_p
     written = json.loads(hf_config.write(config, "float32"))
     assert hf_config.read(written) == config
     assert written["torch_dtype"] == "float32"
-    assert written["_name_or_path"] == "Phi-3-mini-4k-instruct"
+    assert written["_name_or_path"] == raw["_name_or_path"]
 
 
 @pytest.mark.parametrize("pairs", [0, 7], ids=["plain", "longrope"])

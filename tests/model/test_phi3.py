@@ -1,7 +1,7 @@
-"""The forward pass against transformers, packed against alone, and what it holds on to."""
+"""The forward pass: packed against alone, the key masks, gradients, and what it holds on to."""
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,14 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.phi3 import Phi3, Remat
-from opengrok_jax.model.weights import load_hf
 
 QUICKLY: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # half the compile time
 
@@ -56,77 +53,6 @@ def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float = 1e-5) -> 
 
 def tokens_like(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(8, 61, shape)
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 60},
-    "one key-value head": {"num_attention_heads": 7, "num_key_value_heads": 1},
-    "partial rotary": {"partial_rotary_factor": 0.72, "rope_theta": 321.0},  # 10 of 14 channels
-    "tied": {"tie_word_embeddings": True},
-    "sliding window": {"sliding_window": 5},
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_logits_equal_transformers(
-    name: str, hf_folder: Callable[..., Path], hf_model: Any, hf_logits: Any
-) -> None:
-    theirs = hf_model(**CASES[name])
-    tokens = tokens_like(2, 17)
-    ours = load_hf(hf_folder(theirs))
-    assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
-
-
-@pytest.mark.parametrize(
-    ("length", "more"),
-    [(11, {}), (12, {}), (12, {"factor": 7.0}), (29, {"attention_factor": 1.7})],
-)
-def test_longrope_equals_transformers_below_and_beyond_the_original_context(
-    length: int, more: dict[str, float], hf_folder: Any, hf_model: Any, hf_logits: Any,
-    make_long_rope: Any,
-) -> None:  # fmt: skip
-    theirs = hf_model(**make_long_rope(5, **more), partial_rotary_factor=0.72)
-    tokens = tokens_like(2, length)
-    ours = load_hf(hf_folder(theirs))
-    assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
-
-
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    groups=st.integers(1, 3),
-    per_group=st.integers(1, 3),
-    width=st.sampled_from([6, 10]),
-    partial=st.sampled_from([0.4, 1.0]),
-    tied=st.booleans(),
-    window=st.sampled_from([None, 4]),
-    seed=st.integers(0, 99),
-)
-def test_logits_equal_transformers_on_random_shapes(
-    groups: int, per_group: int, width: int, partial: float, tied: bool, window: int | None,
-    seed: int, hf_folder: Any, hf_model: Any, hf_logits: Any,
-) -> None:  # fmt: skip
-    heads = groups * per_group
-    theirs = hf_model(
-        seed=seed,
-        num_key_value_heads=groups,
-        num_attention_heads=heads,
-        hidden_size=heads * width,
-        partial_rotary_factor=partial,
-        tie_word_embeddings=tied,
-        sliding_window=window,
-    )
-    tokens = tokens_like(1, 7, seed=seed)
-    ours = load_hf(hf_folder(theirs))
-    assert_close(run(ours, tokens, np.ones_like(tokens)), hf_logits(theirs, tokens))
-
-
-def test_right_padding_equals_transformers(hf_folder: Any, hf_model: Any, hf_logits: Any) -> None:
-    theirs = hf_model(sliding_window=5)
-    tokens = tokens_like(2, 13)
-    real = (np.arange(13)[None] < np.array([[13], [6]])).astype(np.int32)
-    got = run(load_hf(hf_folder(theirs)), tokens, real)
-    assert_close(got[real == 1], hf_logits(theirs, tokens, real)[real == 1])
-    assert np.isfinite(got).all()
 
 
 @pytest.mark.parametrize("rule", ["none", "multiply", "exclude"])
@@ -200,6 +126,50 @@ def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., 
         pairs = zip(*(jax.tree.leaves(results[r][1]) for r in ("none", remat)), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_hidden_states_are_those_of_shallower_models(model: Phi3, random_model: Any) -> None:
+    """Of packed rows with masked keys: after l blocks stands what a model of l blocks has."""
+    tokens, mask = tokens_like(2, 9), np.random.default_rng(2).random((2, 9)) < 0.6
+    segments = np.array([[1] * 6 + [2] * 3, [1] * 4 + [2] * 2 + [0] * 3])
+    graph, state = nnx.split(model)
+    arrays = (jnp.asarray(tokens), jnp.asarray(segments), None, jnp.asarray(mask))
+    every = jax.jit(lambda state: nnx.merge(graph, state).hidden_states(*arrays, rule="exclude"))
+    states = every.lower(state).compile(QUICKLY)(state)
+    assert (states.shape, states.dtype) == ((4, 2, 9, 30), jnp.float32)
+    np.testing.assert_array_equal(states[0], np.asarray(model.embed_tokens.weight[...])[tokens])
+    parameters = nnx.to_flat_state(state)
+    for depth in (1, 3):
+        shallow = random_model(replace(CONFIG, num_hidden_layers=depth))
+        first = [
+            (path, leaf.replace(leaf[...][:depth]) if path[0] == "layers" else leaf)
+            for path, leaf in parameters
+        ]
+        nnx.update(shallow, nnx.from_flat_state(first))
+        graph_of_it, its_state = nnx.split(shallow)
+        hidden = jax.jit(
+            lambda state, graph=graph_of_it: nnx.merge(graph, state).hidden(*arrays, rule="exclude")
+        )
+        want = np.asarray(hidden.lower(its_state).compile(QUICKLY)(its_state))
+        got = states[depth] if depth == 3 else model.norm(states[depth])
+        assert_close(np.asarray(got), want, 1e-6)
+
+
+def test_a_loss_on_hidden_states_has_the_same_gradient_under_remat(random_model: Any) -> None:
+    tokens = jnp.asarray(tokens_like(2, 7))
+    gradients = []
+    for remat in ("none", "full"):
+        graph, state = nnx.split(random_model(CONFIG, remat=remat))
+
+        def loss(state: Any, graph: Any = graph) -> jax.Array:
+            states = nnx.merge(graph, state).hidden_states(tokens, jnp.ones_like(tokens))
+            return jnp.sum(jnp.mean(states**3, axis=(1, 2, 3)))  # each layer bears on it
+
+        gradients.append(jax.jit(jax.grad(loss)).lower(state).compile(QUICKLY)(state))
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+    without = {path for path, g in nnx.to_flat_state(gradients[0]) if not np.any(g[...])}
+    assert without == {("lm_head", "weight")}, "only the head stands after all states"
 
 
 def test_compute_in_bfloat16_with_parameters_in_float32(

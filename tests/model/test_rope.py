@@ -119,3 +119,12 @@ def test_frequencies_and_scaling_equal_transformers(more: dict[str, float]) -> N
             inverse_frequencies(ours, long=long), frequencies.numpy(), rtol=1e-6
         )
         assert attention_scaling(ours) == pytest.approx(scaling, rel=1e-12)
+
+
+@pytest.mark.parametrize(("theta", "width"), [(1e4, 96), (1e4, 128), (2.5e5, 128)])
+def test_frequencies_of_the_published_sizes_are_those_of_torch(theta: float, width: int) -> None:
+    """To the last bit but one: a unit in the last place turns the last position by 0.01."""
+    torch = pytest.importorskip("torch", reason="parity needs torch")
+    ours = inverse_frequencies(Phi3Config.tiny(hidden_size=4 * width, rope_theta=theta), long=False)
+    theirs = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float) / width)
+    np.testing.assert_array_max_ulp(ours, theirs.numpy(), maxulp=1)

@@ -18,6 +18,7 @@ from opengrok_jax.model.sharding import (
     batch_sharding,
     constrain,
     make_mesh,
+    on_mesh_of,
     parameter_axes,
     parameter_shardings,
 )
@@ -74,6 +75,13 @@ with jax.set_mesh(mesh):
 assert np.abs(got - want).max() < 1e-5 * np.abs(want).max()
 for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(want_gradient), strict=True):
     assert np.abs(a - b).max() < 1e-4 * np.abs(b).max()
+def hidden_states(graph):
+    return jax.jit(lambda state, *arrays: nnx.merge(graph, state).hidden_states(*arrays))
+want_states = hidden_states(graph)(state, tokens, segments)
+with jax.set_mesh(mesh):
+    states = hidden_states(sharded_graph)(sharded, *arrays[:2])
+assert states.addressable_shards[0].data.shape == (4, 1, 7, 24), states.sharding
+assert np.abs(states - want_states).max() < 1e-5 * np.abs(want_states).max()
 save_hf(other, config, sys.argv[1] + "-again")
 for sizes in ({"data": 3}, {"data": 2, "fsdp": 2}, {"data": -1, "fsdp": -1}, {"tensor": 0}):
     try:
@@ -156,3 +164,12 @@ def test_constrain_needs_a_mesh_and_a_compiler() -> None:
         jaxpr = str(jax.make_jaxpr(lambda x: constrain(x, "batch", None))(x))
     assert "sharding_constraint" in jaxpr
     assert "('data', 'fsdp')" in jaxpr
+
+
+def test_on_mesh_of_sets_the_mesh_that_the_arrays_lie_on() -> None:
+    mesh = make_mesh(fsdp=1, devices=jax.devices()[:1])
+    placed = jax.device_put(jnp.ones(2), batch_sharding(mesh))
+    with on_mesh_of({"a": placed}):
+        assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
+    with on_mesh_of({"a": jnp.ones(2)}):
+        assert jax.sharding.get_abstract_mesh().empty

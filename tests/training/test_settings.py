@@ -59,8 +59,8 @@ def test_good_settings_pass(given):
         ("mesh", 8, "a size for each of data, fsdp, tensor"),
         ("mesh", {"model": 1}, "axes data, fsdp, tensor"),
         ("mesh", {"data": 0}, "a whole number, or -1"),
-        ("init", "phi-3-mini", "'scratch' or a Hugging Face folder"),
-        ("init", "", "'scratch' or a Hugging Face folder"),
+        ("init", "phi-3-mini", "'scratch', a folder of Hugging Face or of a student, or a name"),
+        ("init", "", "'scratch', a folder of Hugging Face or of a student, or a name"),
     ],
 )
 def test_a_wrong_value_is_named(given, name, value, said):
@@ -81,6 +81,10 @@ def test_patience_needs_evaluations(given):
         check(given | {"eval_every": 0, "patience": 2})
 
 
+def test_a_name_on_the_hub_is_not_asked_for_yet(given):
+    check(given | {"init": "me/model@v1"})
+
+
 def test_rows_are_shared_out_evenly():
     check_rows(16, 2, 8)
     with pytest.raises(ConfigError, match=r"rows_per_batch is 12; expected a multiple of .* = 16"):
@@ -88,7 +92,7 @@ def test_rows_are_shared_out_evenly():
 
 
 class TestModelConfig:
-    def config(self, model, init="scratch", row_tokens=48, vocab=61):
+    def config(self, model, init=None, row_tokens=48, vocab=61):
         return model_config(init=init, model=model, row_tokens=row_tokens, tokenizer_vocab=vocab)
 
     def test_vocabulary_is_the_tokenizers_rounded_up(self, settings):
@@ -96,6 +100,19 @@ class TestModelConfig:
         assert self.config(settings["model"], vocab=64).vocab_size == 64
         assert self.config(settings["model"] | {"vocab_size": 0}, vocab=65).vocab_size == 128
         assert self.config(settings["model"] | {"vocab_size": 70}).vocab_size == 70
+
+    def test_the_tokenizers_ids_stand_where_the_model_says_none(self, settings):
+        def config(vocab, **said):
+            ids = {"bos_token_id": 1, "eos_token_id": (59, 60), "pad_token_id": 59}
+            given = settings["model"] | said
+            return model_config(
+                init=None, model=given, row_tokens=48, tokenizer_vocab=vocab, ids=ids
+            )
+
+        found = config(61, pad_token_id=3)
+        assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == (1, (59, 60), 3)
+        with pytest.raises(ConfigError, match="the data's tokenizer 61 ids"):
+            config(61, vocab_size=50)
 
     def test_sizes_reach_the_config(self, settings):
         config = self.config(settings["model"] | {"rope_theta": 5000.0})
@@ -133,9 +150,9 @@ class TestModelConfig:
 
         config = Phi3Config.tiny(61)
         (tmp_path / "config.json").write_text(hf_config.write(config, "float32"))
-        assert self.config({"hidden_size": 8}, init=str(tmp_path)) == config
+        assert self.config({"hidden_size": 8}, init=tmp_path) == config
         with pytest.raises(ConfigError, match="61 token rows, the data's tokenizer 62"):
-            self.config({}, init=str(tmp_path), vocab=62)
+            self.config({}, init=tmp_path, vocab=62)
 
 
 @pytest.mark.parametrize("provenance", [{}, {"vocab_size": "61"}, {"vocab_size": 0}])
