@@ -11,6 +11,7 @@ the devices; a damaged newest state is set aside and the one before it is taken.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from opengrok_jax import processes
 from opengrok_jax.errors import CheckpointError, RunFolderError
 from opengrok_jax.model.student import compare_digests, digests
 from opengrok_jax.progress import say
@@ -28,18 +30,19 @@ from opengrok_jax.storage import storing
 KEPT = 2  # newest states on disk: one may be damaged
 
 
-def bytes_on_disk(like: Any) -> int:
+def bytes_on_disk(like: Any, frozen: Any = ()) -> int:
     """The most that a run's checkpoints and its student take up, uncompressed.
 
     Args:
       like: the train state, or an abstract one.
+      frozen: the student's parameters that are not in it.
     """
-    state, params = (
+    state, params, rest = (
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-        for tree in (like, like.params)
+        for tree in (like, like.params, frozen)
     )
     # One state and one best more than are kept while the next is written; and the student.
-    return (KEPT + 1) * state + (KEPT + 2) * params
+    return (KEPT + 1) * state + (KEPT + 2) * params + rest
 
 
 class Checkpoints:
@@ -105,26 +108,37 @@ class Checkpoints:
             the search, for then the folder is not damaged but another run's.
 
         Raises:
-          CheckpointError: there are states, and none is good.
+          CheckpointError: there are states, and none is good; or one of several processes could
+            not read its part of a state, which is set aside: the next start finds the one before.
         """
         steps = sorted(self._last.all_steps(), reverse=True)
         for step in steps:
+            alone = False  # whether what goes wrong may go wrong in this process alone
             try:
                 note = _note(self._last, step)
                 check(note["host"])
                 best = note["host"]["best_step"]
                 if best and best not in self._best.all_steps():
                     raise CheckpointError(f"the parameters of its best step {best} are missing")
+                alone = processes.count() > 1
                 state = _arrays(self._last, step, like)
+                alone = False
                 compare_digests(digests(state), note["digests"], self.folder / "last" / str(step))
             except RunFolderError:
                 raise
             except Exception as error:  # Orbax and TensorStore raise many kinds
+                if processes.lost(error):
+                    raise
                 say(
                     f"checkpoint of step {step} cannot be used ({_first_line(error)}); "
                     "taking the one before it"
                 )
                 self._set_aside(step)
+                if alone:  # the others may have read theirs, and wait for this process in Orbax
+                    raise CheckpointError(
+                        f"checkpoint of step {step} cannot be used ({_first_line(error)}) and was "
+                        "set aside; start all processes again, to go on from the one before"
+                    ) from error
             else:
                 return state, note["host"]
         if steps:
@@ -163,8 +177,10 @@ class Checkpoints:
         path = self.folder / "last" / str(step)
         with storing(path):
             aside = path.with_name(f"{step}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    path.rename(aside)
             self._last.reload()
 
 

@@ -64,6 +64,7 @@ def test_the_room_a_run_takes_up():
     w = jnp.zeros((20, 30))
     like = TrainState(step=jnp.int32(0), params={"w": w}, opt_state={"mu": w, "nu": w})
     assert bytes_on_disk(like) == 3 * (4 + 3 * 2400) + 4 * 2400
+    assert bytes_on_disk(like, like.params) == bytes_on_disk(like) + 2400
 
 
 def test_a_new_folder_has_none(folder):
