@@ -15,7 +15,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.attention import Rule, attend, attention, check_rule, visible_in_cache
+from opengrok_jax.model.attention import (
+    Implementation,
+    Rule,
+    attend,
+    attention,
+    check_rule,
+    visible_in_cache,
+)
+from opengrok_jax.model.blockwise import SAVED
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.layers import Block, Embedding, Linear, RMSNorm
 from opengrok_jax.model.rope import rope_angles, segment_lengths, segment_positions
@@ -46,6 +54,8 @@ class Phi3(nnx.Module):
     param_dtype  what the parameters are stored in
     remat        what the backward pass keeps of each block: "none" = everything is kept,
                  "full" = only the block's input, "dots" = also the results of the projections
+                 and of attention
+    attention    how attention is computed, see `attention`
     """
 
     def __init__(
@@ -56,10 +66,17 @@ class Phi3(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
+        attention: Implementation = "auto",
     ):
-        if remat not in get_args(Remat):
-            raise ConfigError(f"remat={remat!r} is unknown; choose one of {list(get_args(Remat))}")
+        for name, value, known in (
+            ("remat", remat, Remat),
+            ("attention", attention, Implementation),
+        ):
+            if value not in get_args(known):
+                choices = list(get_args(known))
+                raise ConfigError(f"{name}={value!r} is unknown; choose one of {choices}")
         self.config, self.dtype, self.remat = config, dtype, remat
+        self.attention: Implementation = attention
         init: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.embed_tokens = Embedding(config, rngs, param_dtype)
         self.layers = Block(config, stack=(config.num_hidden_layers,), **init)
@@ -195,7 +212,7 @@ class Phi3(nnx.Module):
 
         def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             window = self.config.sliding_window
-            mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, window)
+            mixed = attention(q, k, v, key_mask, segment_ids, rule, window, self.attention)
             return mixed, (k, v) if keep == "cache" else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
@@ -203,7 +220,10 @@ class Phi3(nnx.Module):
             return after, x if keep == "block inputs" else cached
 
         if self.remat != "none":
-            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            policies = jax.checkpoint_policies
+            dots = policies.save_from_both_policies(
+                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+            )
             # Inside a scan nothing can be merged across the loop, so the guard against it is cost.
             step = jax.checkpoint(
                 step, prevent_cse=False, policy=dots if self.remat == "dots" else None
