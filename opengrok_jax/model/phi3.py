@@ -16,7 +16,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.attention import Rule, attend, attention, check_rule, visible_in_cache
+from opengrok_jax.model.attention import (
+    Implementation,
+    Rule,
+    attend,
+    attention,
+    check_rule,
+    visible_in_cache,
+)
+from opengrok_jax.model.blockwise import SAVED
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.layers import Block, Embedding, Linear, RMSNorm
 from opengrok_jax.model.rope import rope_angles, segment_lengths, segment_positions
@@ -48,8 +56,9 @@ class Phi3(nnx.Module):
     dtype        what the matrices are multiplied in; norms, softmax and rotations are float32
     param_dtype  what the parameters are stored in
     remat        what the backward pass keeps of each block: "none" = everything is kept,
-                 "full" = only the block's input, "dots" = also the results of the projections,
-                 "offload" = the block's input, in the memory of the host
+                 "full" = only the block's input, "dots" = also the results of the projections
+                 and of attention, "offload" = the block's input, in the memory of the host
+    attention    how attention is computed, see `attention`
     """
 
     def __init__(
@@ -60,10 +69,17 @@ class Phi3(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
+        attention: Implementation = "auto",
     ):
-        if remat not in get_args(Remat):
-            raise ConfigError(f"remat={remat!r} is unknown; choose one of {list(get_args(Remat))}")
+        for name, value, known in (
+            ("remat", remat, Remat),
+            ("attention", attention, Implementation),
+        ):
+            if value not in get_args(known):
+                choices = list(get_args(known))
+                raise ConfigError(f"{name}={value!r} is unknown; choose one of {choices}")
         self.config, self.dtype, self.remat = config, dtype, remat
+        self.attention: Implementation = attention
         init: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.embed_tokens = Embedding(config, rngs, param_dtype)
         self.layers = Block(config, stack=(config.num_hidden_layers,), **init)
@@ -199,7 +215,7 @@ class Phi3(nnx.Module):
 
         def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             window = self.config.sliding_window
-            mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, window)
+            mixed = attention(q, k, v, key_mask, segment_ids, rule, window, self.attention)
             return mixed, (k, v) if keep == "cache" else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
@@ -239,7 +255,9 @@ def _kept(remat: str) -> Any:
     """The policy of `jax.checkpoint`: None = nothing but the inputs."""
     policies = jax.checkpoint_policies
     if remat == "dots":
-        return policies.dots_with_no_batch_dims_saveable
+        return policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+        )
     if remat == "offload":
         return policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],

@@ -200,6 +200,37 @@ def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*entries))
 
 
+def on_each_device(
+    function: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    axes: Sequence[tuple[str | None, ...]],
+    result: tuple[str | None, ...],
+) -> jax.Array:
+    """function(*arrays), each device of the mesh of `jax.set_mesh` on its own part.
+
+    For what the compiler cannot split (a Pallas kernel) or would split badly (a loop over rows).
+    `axes` and `result` name the logical axes of the arrays and of what comes out; an axis that
+    does not divide in all arrays that have it is left whole, as in `constrain`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or not any(isinstance(x, Tracer) for x in arrays):
+        return function(*arrays)
+    sizes = [
+        (a, n)
+        for x, named in zip(arrays, axes, strict=True)
+        for a, n in zip(named, x.shape, strict=True)
+    ]
+
+    def spec(named: Sequence[str | None]) -> PartitionSpec:
+        over = {axis: _mesh_axes(axis, mesh) for axis in named}
+        whole = {axis for axis, size in sizes if axis in over and size % _size(over[axis], mesh)}
+        return PartitionSpec(*(None if axis in whole else over[axis] or None for axis in named))
+
+    return jax.shard_map(
+        function, in_specs=tuple(map(spec, axes)), out_specs=spec(result), check_vma=False
+    )(*arrays)
+
+
 def _mesh_axes(axis: str | None, mesh: Mesh | jax.sharding.AbstractMesh) -> tuple[str, ...]:
     rule = () if axis is None else RULES.get(axis, ())
     return tuple(name for name in rule if name in mesh.axis_names)

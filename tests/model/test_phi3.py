@@ -128,6 +128,21 @@ def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., 
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
 
 
+def test_attention_is_computed_as_the_model_was_told(random_model: Callable[..., Phi3]) -> None:
+    tokens, segments = jnp.asarray(tokens_like(2, 13)), jnp.array([[1] * 9 + [2] * 4] * 2)
+    results = {}
+    for attention in ("dense", "blockwise"):
+        graph, state = nnx.split(random_model(CONFIG, attention=attention))
+        lowered = jax.jit(
+            lambda state, graph=graph: nnx.merge(graph, state).hidden(tokens, segments)
+        )
+        lowered = lowered.lower(state)
+        # Over layers there is a loop in any case; by blocks there are loops in it.
+        results[attention] = lowered.as_text().count("stablehlo.while"), lowered.compile()(state)
+    assert results["blockwise"][0] > results["dense"][0] == 1
+    np.testing.assert_allclose(results["blockwise"][1], results["dense"][1], rtol=0, atol=1e-5)
+
+
 def test_hidden_states_are_those_of_shallower_models(model: Phi3, random_model: Any) -> None:
     """Of packed rows with masked keys: after l blocks stands what a model of l blocks has."""
     tokens, mask = tokens_like(2, 9), np.random.default_rng(2).random((2, 9)) < 0.6
