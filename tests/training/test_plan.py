@@ -90,9 +90,10 @@ def test_offload_makes_room(phi3):
 
 
 def test_a_gpu_is_counted_by_hand():
-    found = make(chips="h100:1", analytic=False, search=False)
+    more = {"rows_per_batch": 64}  # weights, moments and gradients alone are 57 GiB
+    found = make(chips="h100:1", analytic=False, search=False, training=more)
     assert found["basis"] == "analytic"
-    assert not found["fits"]  # weights and moments alone are 43 GiB; gradients and rows more
+    assert not found["fits"]
     assert found["largest"]["rows_per_device"] is None
 
 
