@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
@@ -29,7 +30,9 @@ from opengrok_jax.model.layers import Block, Embedding, Linear, RMSNorm
 from opengrok_jax.model.rope import rope_angles, segment_lengths, segment_positions
 from opengrok_jax.model.sharding import constrain
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "full", "dots", "offload"]
+
+BLOCK_INPUT = "block_input"
 
 
 class Cache(NamedTuple):
@@ -54,7 +57,7 @@ class Phi3(nnx.Module):
     param_dtype  what the parameters are stored in
     remat        what the backward pass keeps of each block: "none" = everything is kept,
                  "full" = only the block's input, "dots" = also the results of the projections
-                 and of attention
+                 and of attention, "offload" = the block's input, in the memory of the host
     attention    how attention is computed, see `attention`
     """
 
@@ -216,18 +219,13 @@ class Phi3(nnx.Module):
             return mixed, (k, v) if keep == "cache" else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+            x = checkpoint_name(x, BLOCK_INPUT)
             after, cached = nnx.merge(graph, layer)(x, cos, sin, mix)
             return after, x if keep == "block inputs" else cached
 
         if self.remat != "none":
-            policies = jax.checkpoint_policies
-            dots = policies.save_from_both_policies(
-                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
-            )
             # Inside a scan nothing can be merged across the loop, so the guard against it is cost.
-            step = jax.checkpoint(
-                step, prevent_cse=False, policy=dots if self.remat == "dots" else None
-            )
+            step = jax.checkpoint(step, prevent_cse=False, policy=_kept(self.remat))
         x, kept = jax.lax.scan(step, x, stacked)
         return self.norm(x), kept
 
@@ -251,3 +249,20 @@ class Phi3(nnx.Module):
     ) -> Float32[Array, "B T V"]:
         """All logits: for tests and short rows; training goes through `hidden` and `logits`."""
         return self.logits(self.hidden(tokens, segment_ids, positions, key_mask, rule))
+
+
+def _kept(remat: str) -> Any:
+    """The policy of `jax.checkpoint`: None = nothing but the inputs."""
+    policies = jax.checkpoint_policies
+    if remat == "dots":
+        return policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+        )
+    if remat == "offload":
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[BLOCK_INPUT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    return None

@@ -110,7 +110,7 @@ def test_padding_has_no_gradient(model: Phi3) -> None:
 def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., Phi3]) -> None:
     tokens = jnp.asarray(tokens_like(3, 44))
     results: dict[Remat, tuple[int, Any]] = {}
-    for remat in ("none", "dots", "full"):
+    for remat in ("none", "dots", "full", "offload"):
         model = random_model(CONFIG, remat=remat)
         graph, state = nnx.split(model)
 
@@ -122,7 +122,7 @@ def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., 
         assert memory is not None
         results[remat] = (memory.temp_size_in_bytes, compiled(state))
     assert results["full"][0] < results["dots"][0] < results["none"][0]
-    for remat in ("dots", "full"):
+    for remat in ("dots", "full", "offload"):
         pairs = zip(*(jax.tree.leaves(results[r][1]) for r in ("none", remat)), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
