@@ -177,6 +177,7 @@ def trl(
     import transformers
     import trl
     from datasets import Dataset
+    from datasets.table import InMemoryTable
 
     batch_size = len(groups(examples, flags)[0])
     settings: dict[str, Any] = {
@@ -197,13 +198,11 @@ def trl(
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             turns.next(bearing.pop(0))
 
+    tokens = [e.tokens.tolist() for e in examples]
+    # Not Dataset.from_dict: hashing the table fails with some versions of pyarrow.
+    rows = InMemoryTable.from_pydict({"input_ids": tokens, "labels": [labels(e) for e in examples]})
     given: dict[str, Any] = {
-        "train_dataset": Dataset.from_dict(
-            {
-                "input_ids": [e.tokens.tolist() for e in examples],
-                "labels": [labels(e) for e in examples],
-            }
-        ),
+        "train_dataset": Dataset(rows, fingerprint="examples"),
         "processing_class": _tokenizer(),
         "callbacks": [Wait()],
     }

@@ -6,7 +6,7 @@ python scripts/bench/training.py masks      the three rules of masked attention
 python scripts/bench/training.py distill    top-k soft targets from disk, and TRL's GKD
 
 [--systems ours bare-packed ...] [--rounds 7] [--updates 2] [--rows 4] [--row-tokens 512]
-[--cores 2] [--data ../shared/data] [--json]
+[--cores 2] [--data ../shared/data]
 
 Peers are not dependencies: pip install torch transformers==5.23.0 trl==1.16.0 google-tunix==0.1.7.
 A system that cannot be imported is left out, and said so. Each has a process of its own that stays
@@ -28,6 +28,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,18 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     systems, left_out = flags.systems or DEFAULTS[flags.what], {}
     workers, turns = {}, {}
     for name in systems:
-        worker, answer = start(name)
-        if "ready" in answer:
-            workers[name], turns[name] = worker, []
+        worker = Worker(name)
+        if failed := worker.answer().get("failed"):
+            left_out[name] = failed
         else:
-            left_out[name] = answer["failed"]
+            workers[name], turns[name] = worker, []
+    if not workers:
+        raise SystemExit(f"no system runs: {left_out}")
     for number in range(flags.rounds):
         for name in random.Random(number).sample(list(workers), len(workers)):
-            turns[name].append(ask(workers[name], "go"))
+            turns[name].append(workers[name].turn())
     for worker in workers.values():
-        assert worker.stdin is not None
-        worker.stdin.write("end\n")
-        worker.stdin.close()
-        worker.wait()
+        worker.end()
     first, *_ = turns
     return {
         "what": flags.what,
@@ -134,31 +134,46 @@ def figures(turns: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[st
     return found
 
 
-def start(name: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
-    """A worker, once it is warm or has failed."""
-    worker = subprocess.Popen(
-        [sys.executable, __file__, *sys.argv[1:], "--worker", name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if not os.environ.get("BENCH_SHOW") else None,
-        text=True,
-        # Spinning threads would take the turn of the others, and of whoever else is here.
-        env={"OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-        | os.environ,
-    )
-    return worker, ask(worker, "")
+class Worker:
+    """A process with one system in it; what it says on stderr is kept in case it fails."""
 
+    def __init__(self, name: str):
+        self._said = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], "--worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            # Spinning threads would take the turn of the others, and of whoever else is here.
+            env={"OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+            | os.environ,
+        )
 
-def ask(worker: subprocess.Popen[str], what: str) -> dict[str, Any]:
-    """Says a line, if any, and reads the answer; what a worker that ended said last, else."""
-    assert worker.stdin is not None and worker.stdout is not None
-    if what:
-        worker.stdin.write(f"{what}\n")
-        worker.stdin.flush()
-    if line := worker.stdout.readline():
-        return json.loads(line)
-    said = worker.stderr.read().strip().splitlines() if worker.stderr else []
-    return {"failed": said[-1] if said else f"status {worker.wait()}"}
+    def answer(self) -> dict[str, Any]:
+        """What it says next; if it has ended, its last words."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        self.process.wait()
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return {"failed": lines[-1] if lines else f"status {self.process.returncode}"}
+
+    def turn(self) -> dict[str, Any]:
+        """Lets it have its turn."""
+        self._say("go")
+        return self.answer()
+
+    def end(self) -> None:
+        """Tells it to stop."""
+        self._say("end")
+        self.process.wait()
+
+    def _say(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
 
 
 def processor() -> str:
