@@ -1,7 +1,7 @@
 """The systems that training.py compares, each in its own words; every one runs in its own process.
 
-A system is called with the examples, the flags and the turns, and updates until it is told to stop.
-Peers need what this package does not: TRL 1.16 and transformers 5.23 with torch, google-tunix 0.1.7.
+A system gets the examples, the flags and the turns, and updates until it is told to stop.
+Peers need what this package does not: TRL 1.16, transformers 5.23 with torch, google-tunix 0.1.7.
 """
 
 from __future__ import annotations

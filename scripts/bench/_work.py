@@ -1,4 +1,4 @@
-"""What the systems of training.py are given to learn, and how they take turns; no system in here."""
+"""What the systems of training.py are given to learn, and how they take turns."""
 
 from __future__ import annotations
 

@@ -104,6 +104,7 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
     for number in range(flags.rounds):
         for name in random.Random(number).sample(list(workers), len(workers)):
             turns[name].append(workers[name].turn())
+            print(name, turns[name][-1], file=sys.stderr, flush=True)
     for worker in workers.values():
         worker.end()
     first, *_ = turns
@@ -138,7 +139,7 @@ class Worker:
     """A process with one system in it; what it says on stderr is kept in case it fails."""
 
     def __init__(self, name: str):
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the worker)
         self.process = subprocess.Popen(
             [sys.executable, __file__, *sys.argv[1:], "--worker", name],
             stdin=subprocess.PIPE,
