@@ -189,7 +189,7 @@ def trl(
         "train_sampling_strategy": "sequential", "per_device_train_batch_size": batch_size,
     }  # fmt: skip
     if way == "free":
-        settings |= {"padding_free": True}
+        settings |= {"padding_free": True, "max_length": None}
     elif way == "packed":
         settings |= {"packing": True, "per_device_train_batch_size": flags.rows}
     bearing: list[int] = []
