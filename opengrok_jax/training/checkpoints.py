@@ -185,7 +185,14 @@ class Checkpoints:
 
 
 def _manager(folder: Path, kept: int | None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=kept, cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=kept,
+        cleanup_tmp_directories=True,
+        # Both may be writing at once: processes must not meet each other's other save.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=folder.name
+        ),
+    )
     return ocp.CheckpointManager(folder, options=options)
 
 
