@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,12 @@ class Checkpoints:
         self._best_of: dict[int, int | None] = {}
 
     def close(self) -> None:
-        """Returns when everything is on disk and the background threads have ended."""
+        """Returns when everything is on disk and the background threads have ended.
+
+        At once where another process is lost: they wait for it, and nothing more will be whole.
+        """
+        if (error := sys.exception()) and processes.lost(error):
+            return
         with storing(self.folder):
             self._best.close()
             self._last.close()
