@@ -180,6 +180,21 @@ def test_a_port_in_use_is_said():
     assert "Address already in use; give another port in JAX_COORDINATOR_ADDRESS" in said
 
 
+ENDED = """
+import time
+from opengrok_jax import processes
+with processes.joined():
+    time.sleep(2 * __import__("jax").process_index())
+    raise SystemExit(143)
+"""
+
+
+def test_an_end_of_all_is_waited_for():
+    """JAX would abort the others if the first process, the coordinator, left them behind."""
+    done = finish(begin(["-c", ENDED], 2), 60)
+    assert [status for status, _, _ in done] == [143, 143], done
+
+
 ENDLESS = """
 import sys, time
 from opengrok_jax import processes
