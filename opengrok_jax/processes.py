@@ -11,6 +11,11 @@ All of them compute, read and write checkpoints; process 0 alone holds the run f
 other files and tells the progress. A process that fails leaves at once; the others notice and end
 too, after `HEARTBEAT` seconds at most, and the same commands go on from the last checkpoint.
 
+Devices do what they are told in order, and wait for the others to be told the same. So one rule
+holds everywhere: what they do together (updates, evaluations, `meet`, `on_first`, `any_asks`) is
+asked for by the main thread alone, in the same order in every process. The thread that uploads
+batches asks for nothing of that kind; those that save meet through the coordinator.
+
 JAX is imported where it is used: most verbs ask here only whether they were started alone.
 """
 
