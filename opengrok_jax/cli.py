@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, status: int) -> None:
     if os.environ.get("OPENGROK_TRACEBACK"):
         raise
-    say(f"opengrok: {message}")
+    print(f"opengrok: {message}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 
@@ -72,6 +72,8 @@ def _main(arguments: list[str]) -> int:
         return _generate(flags, rest)
     if flags.verb == "convert":
         return _convert(flags, rest)
+    if flags.verb == "soft-targets":
+        return _soft_targets(flags, rest)
     config = config_module.load(flags.config, rest)
     folder, _ = pipeline.parts(config)
     if flags.verb == "status":
@@ -102,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for scripts")
     _generate_verb(verbs)
     _convert_verb(verbs)
+    _soft_targets_verb(verbs)
     return parser
 
 
@@ -267,6 +270,53 @@ def _convert(flags: argparse.Namespace, rest: list[str]) -> int:
     if done["left"]:
         say(f"not carried along: {', '.join(done['left'])}")
     say(f"{done['tensors']} tensors, {done['bytes']:,} bytes: {done['out']}")
+    return 0
+
+
+def _soft_targets_verb(verbs: Any) -> None:
+    about = "a local teacher's top-k log-probabilities at every response token, stored once"
+    verb = verbs.add_parser(
+        "soft-targets",
+        help=about,
+        description=f"{about.capitalize()}. Reads --masked and --teacher, writes --out; stopped, "
+        "the same command goes on. Next: training.distill.loss=topk and training.soft_targets.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, kind, what in (
+        ("masked", Path, "RUN/masking/masked.parquet"),
+        ("teacher", str, "a model's folder or its name on the hub, of the same tokenizer"),
+        ("out", Path, "folder of the results"),
+    ):
+        verb.add_argument(f"--{name}", required=True, type=kind, metavar=name.upper(), help=what)
+    verb.add_argument("--k", type=int, default=32, help="numbers kept for each token (32)")
+    verb.add_argument(
+        "--rows-per-batch", type=int, default=8, metavar="N", help="rows run together (8)"
+    )
+    verb.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"), help="of its products"
+    )
+
+
+def _soft_targets(flags: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not understood; see `opengrok soft-targets --help`")
+    with needs_extra("train"):
+        from opengrok_jax.training import soft_targets
+    facts = soft_targets.run(
+        masked_file=flags.masked,
+        teacher=flags.teacher,
+        out=flags.out,
+        k=flags.k,
+        rows_per_batch=flags.rows_per_batch,
+        dtype=flags.dtype,
+    )
+    say(
+        f"{facts['response_tokens']:,} response tokens, {facts['k']} numbers each, which hold "
+        f"{facts['mean_stored_mass']:.1%} of the teacher's probability: {flags.out}"
+    )
+    say(f"next: training.distill.loss=topk, training.soft_targets={flags.out}")
     return 0
 
 

@@ -6,6 +6,7 @@ same inputs; doing it again is then no work. A stage that was interrupted goes o
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import time
@@ -18,7 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from opengrok_jax import config as config_module
-from opengrok_jax import storage
+from opengrok_jax import processes, storage
 from opengrok_jax.errors import ConfigError, RunFolderError
 from opengrok_jax.progress import duration, say
 
@@ -65,7 +66,7 @@ STAGES = (
         section="teacher",
         folder="teacher",
         reads={"prompts_file": "prompts/prompts.jsonl"},
-        writes=("responses.jsonl",),
+        writes=("responses.jsonl", "logprobs.jsonl"),
         keep=("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"),
     ),
     Stage(
@@ -86,7 +87,10 @@ STAGES = (
         module="opengrok_jax.masking.build",
         section="masking",
         folder="masking",
-        reads={"examples_file": "curation/kept.jsonl"},
+        reads={
+            "examples_file": "curation/kept.jsonl",
+            "logprobs_file": "teacher/logprobs.jsonl",
+        },
         writes=("masked.parquet", "corpus.json", "tokenizer/tokenizer.json"),
     ),
     Stage(
@@ -131,13 +135,16 @@ def run(config: ConfigDict, *, only: str = "", redo: str = "", dry_run: bool = F
 
     Args:
       config: as `config.load` returns it.
-      only: one verb; the stages before it must be done. "" does all that is left.
+      only: one verb; the stages before it must be done. "" does all that is left. Started once
+        per process, see `processes`, "finetune" is done by all together; nothing else is.
       redo: a verb whose results, and those of all later stages, are thrown away first.
       dry_run: says what would be done, and does nothing.
 
     Raises:
       UserError: see `errors`; whatever was finished before stands.
     """
+    if only != "finetune":
+        processes.refuse(only or "run")
     folder, sections = parts(config)
     wanted = [stage_of(only)] if only else list(STAGES)
     settled = storage.settled(folder, config.to_dict())
@@ -145,8 +152,13 @@ def run(config: ConfigDict, *, only: str = "", redo: str = "", dry_run: bool = F
         _check(wanted, sections)
     if dry_run:
         return _tell(folder, sections, wanted)
-    with storage.locked(folder):
-        _claim(folder, config, redo)
+    with processes.joined(), contextlib.ExitStack() as held:
+
+        def begin() -> None:
+            held.enter_context(storage.locked(folder))
+            _claim(folder, config, redo)
+
+        processes.on_first(begin)
         worked = False
         for stage in wanted:
             worked |= _do(folder, stage, sections)
@@ -234,13 +246,15 @@ def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool
         say(f"{stage.verb}: done before")
         return False
     if manifest is not None:  # made of inputs that are no longer there
-        storage.discard(here, stage.keep)
+        processes.on_first(lambda: storage.discard(here, stage.keep))
     say(f"{stage.verb}: {stage.about}")
     started = time.monotonic()
     inputs = {argument: folder / path for argument, path in stage.reads.items()}
     counts = room(stage)(out=here, **inputs, **sections[stage.section])
-    storage.write_manifest(here, print_=expected, outputs=stage.writes, counts=counts)
     took = time.monotonic() - started
+    if not processes.first():
+        return True
+    storage.write_manifest(here, print_=expected, outputs=stage.writes, counts=counts)
     storage.append_line(
         folder / "log.jsonl",
         {

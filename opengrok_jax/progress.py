@@ -13,11 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 
 SECONDS_BETWEEN_LINES = 10.0
+_muted = False
 
 
 def say(text: str) -> None:
     """One plain line to the user, at once; standard error, so that piped output stays clean."""
-    print(text, file=sys.stderr, flush=True)
+    if not _muted:
+        print(text, file=sys.stderr, flush=True)
+
+
+def mute() -> None:
+    """From here on nothing is told in this process: another one tells it for both."""
+    global _muted
+    _muted = True
 
 
 @contextlib.contextmanager
@@ -33,7 +41,7 @@ def track(stage: str, *, total: int, unit: str, done: int = 0) -> Iterator[Calla
     Yields:
       `advance(by=1, note="")`: call it after each piece of work.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _muted:
         with _bar(stage, total, unit, done) as advance:
             yield advance
     else:

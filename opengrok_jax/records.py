@@ -2,6 +2,7 @@
 
     Prompt          prompts/  -> teacher/      what is asked, and from which cell of the axes
     Response        teacher/  -> curation/     what came back, verbatim
+    Logprobs        teacher/  -> masking/      how likely each of its tokens was, where it told
     Verdict         curation/                  keep, or the reason why not
     Example         curation/ -> masking/      a prompt with an answer worth learning
     MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
@@ -95,6 +96,35 @@ class Response:
     rights: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likely:
+    """A token of the teacher's own vocabulary.
+
+    Attributes:
+      bytes: in hex, since a token may end inside a character.
+      logprob: natural logarithm of its probability.
+    """
+
+    bytes: str
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logprobs:
+    """What a teacher told of its own certainty.
+
+    Attributes:
+      prompt_id, text: as in `Response`.
+      tokens: the tokens of the text, in order.
+      top: for each of them the most likely ones at its place.
+    """
+
+    prompt_id: str
+    text: str
+    tokens: tuple[Likely, ...]
+    top: tuple[tuple[Likely, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,6 +142,21 @@ class ChatTokenizer:
         """How the vocabulary spells one id."""
         return self._tokenizer.id_to_token(int(index)) or f"<unused {index}>"
 
+    def is_special(self, index: int) -> bool:
+        """Whether an id is a control token, `<|end|>` say, which no text is encoded to."""
+        name = self._tokenizer.id_to_token(int(index))
+        return name in self._added and self._added[name][1].special
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes that one id stands for, its leading space included.
+
+        Phi-3 puts a space before the first word of every text, which is not in the text.
+        """
+        spelled = self._tokenizer.id_to_token(int(index)) or ""
+        if len(spelled) == 6 and spelled.startswith("<0x") and spelled.endswith(">"):
+            return bytes([int(spelled[3:5], 16)])
+        return spelled.replace("▁", " ").encode()
+
 
 class _Pieces:
     """The growing lists; one place appends to all of them, so they cannot go out of step."""

@@ -89,6 +89,16 @@ def ids(tokenizer: Path) -> dict[str, Any]:
     }
 
 
+def check_same(tokenizer: Path, model: Path) -> None:
+    """Raises ConfigError if a model's folder holds another tokenizer.json than encoded the data."""
+    theirs = model / TOKENIZER
+    if theirs.is_file() and _bytes(theirs) != _bytes(tokenizer / TOKENIZER):
+        raise ConfigError(
+            f"the data were encoded with another tokenizer than {theirs}, so the ids mean "
+            f"other words to these weights; run `opengrok mask` with masking.tokenizer={model}"
+        )
+
+
 def of_student(tokenizer: Path, init: Path | None, context: int) -> dict[str, bytes]:
     """What goes beside the weights of a student that was trained here, by file name.
 
@@ -104,12 +114,7 @@ def of_student(tokenizer: Path, init: Path | None, context: int) -> dict[str, by
     files = _carried(tokenizer)
     files[TOKENIZER] = _bytes(tokenizer / TOKENIZER)
     if init is not None:
-        theirs = init / TOKENIZER
-        if theirs.is_file() and _bytes(theirs) != files[TOKENIZER]:
-            raise ConfigError(
-                f"the data were encoded with another tokenizer than {theirs}, so the ids mean "
-                f"other words to these weights; run `opengrok mask` with masking.tokenizer={init}"
-            )
+        check_same(tokenizer, init)
         files |= _carried(init)
     chat = ChatTokenizer(tokenizer / TOKENIZER)
     files[SETTINGS] = _stating(SERVED, files.get(SETTINGS), _settings(chat, context), SETTINGS)

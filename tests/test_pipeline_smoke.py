@@ -13,6 +13,7 @@ import pytest
 
 from opengrok_jax import pipeline, storage
 from opengrok_jax.records import Score
+from tests.together import begin, finish
 
 
 def command(repository: Path, run_dir: Path, *changes: str) -> list[str]:
@@ -120,3 +121,34 @@ def test_killed_at_any_stage_the_same_command_ends_the_same(finished, repository
     for name, content in expected.items():
         assert found[name] == content, name
     assert (run_dir / "training/student").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_only_finetune_is_done_by_several_processes(repository, tmp_path):
+    """One alone does the stages before; of two, one writes, speaks and holds the folder."""
+    run = command(repository, tmp_path / "run", "--config.training.rows_per_batch=2")
+    run += ["--config.training.mesh.fsdp=2", "--config.training.epochs=0.5"]
+    for verb in ("plan-prompts", "collect", "curate", "mask"):
+        words = [verb if word == "run" else word for word in run]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
+        assert done.returncode == 0, done.stderr
+    finetune = ["finetune" if word == "run" else word for word in run[1:]]
+    for status, _, said in finish(begin(run[1:], 2)):
+        assert status == 2
+        assert "`opengrok run` works in one process" in said
+    done = finish(begin(finetune, 2), 280)
+    assert [status for status, _, _ in done] == [0, 0], done
+    assert " steps, 0 s left" in done[0][2]
+    assert "next: opengrok evaluate" in done[0][2]
+    assert "finetune" not in done[1][2]
+    assert pipeline.status(tmp_path / "run")[4]["done"]
+    done = finish(begin(finetune, 2), 280)
+    assert [status for status, _, _ in done] == [0, 0], done
+    assert "finetune: done before" in done[0][2]
+    with storage.locked(tmp_path / "run"):
+        done = finish(begin([*finetune, "--redo", "finetune"], 2))
+    assert [status for status, _, _ in done] == [4, 4], done
+    assert "in use by another opengrok process" in done[0][2]
+    assert "process 0 cannot go on, and says why" in done[1][2]
+    assert pipeline.status(tmp_path / "run")[4]["done"]

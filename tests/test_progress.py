@@ -18,3 +18,13 @@ def test_plain_lines_when_piped(capsys, monkeypatch):
 )
 def test_duration(seconds, said):
     assert progress.duration(seconds) == said
+
+
+def test_a_muted_process_tells_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_muted", False)  # and so it is again afterwards
+    progress.say("before")
+    progress.mute()
+    progress.say("after")
+    with progress.track("collect", total=1, unit="answers") as advance:
+        advance()
+    assert capsys.readouterr().err == "before\n"

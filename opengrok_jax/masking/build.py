@@ -2,6 +2,7 @@
 
 examples.jsonl -> masked.parquet   one row per example, factors and mask per token
                   corpus.json      the bias found, what is kept of which kind, what was skipped
+                  soft/            where the teacher told log-probabilities; see soft_targets.py
                   tokenizer/       the tokenizer that made the ids, for the student
 
 Scores are made on the exact string of each message and of the response, and moved to the place
@@ -25,7 +26,7 @@ import numpy as np
 
 from opengrok_jax import masked_file, progress, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
-from opengrok_jax.masking import align, keep, syntax, tfidf
+from opengrok_jax.masking import align, keep, soft_targets, syntax, tfidf
 from opengrok_jax.records import Example, MaskedExample, Message
 from opengrok_jax.tokenizer import ROLES, TEMPLATE, ChatTokenizer, Encoded
 from opengrok_jax.tokenizer import load as load_tokenizer
@@ -52,6 +53,7 @@ def run(
     *,
     examples_file: Path,
     out: Path,
+    logprobs_file: Path | None = None,
     tokenizer: str = "",
     pipeline: str = "",
     preset: str = "",
@@ -71,7 +73,8 @@ def run(
 
     Args:
       examples_file: .jsonl of `records.Example`.
-      out: folder for masked.parquet, corpus.json and tokenizer/.
+      out: folder for masked.parquet, corpus.json, tokenizer/ and soft/.
+      logprobs_file: .jsonl of `records.Logprobs`; None or an empty file: no soft/ is made.
       tokenizer: folder, tokenizer.json or name on the hub of a Phi-3 tokenizer; "" is the small
         one we ship.
       pipeline: name or folder of a spaCy pipeline; "" is the small one we ship.
@@ -88,8 +91,9 @@ def run(
       seed: of the factor `random` and of the draw.
 
     Returns:
-      What corpus.json holds: `summary`, `skipped` as in `encode`, and the provenance that is also
-      in the schema of masked.parquet (the arguments; `bias` as calibrated).
+      What corpus.json holds: `summary`, `skipped` as in `encode`, `soft_targets` as
+      `soft_targets.build` tells if there are any, and the provenance that is also in the schema of
+      masked.parquet (the arguments; `bias` as calibrated).
 
     Raises:
       ConfigError: a wrong value, before any work; a pipeline that cannot be used.
@@ -147,6 +151,14 @@ def run(
     }
     corpus = {**summary(masked, upos, scope), "skipped": skipped, **provenance}
     masked_file.write_masked(out / "masked.parquet", masked, provenance)
+    if logprobs_file and logprobs_file.stat().st_size:
+        responses = {item.example.id: item.example.response for item in fitting}
+        soft = soft_targets.build(logprobs_file, out / "soft", chat, masked, responses)
+        progress.say(
+            f"mask: {soft['aligned_share']:.1%} of the response tokens have a distribution of the "
+            f"teacher's, holding {soft['mean_stored_mass']:.1%} of its mass"
+        )
+        corpus["soft_targets"] = soft
     storage.write_json(out / "corpus.json", corpus)
     return corpus
 

@@ -8,6 +8,7 @@
     phi3.py        the forward pass: embedding, scanned blocks, final norm, head
     sharding.py    logical axes -> mesh axes (data, fsdp, tensor)
     tensorfile.py  the safetensors container: read slices, write tensor by tensor
+    lora.py        adapters of low rank beside frozen projections, and what they add up to
     weights.py     HF folder -> Phi3 -> HF folder
     student.py     the folder a student lives in between rooms 6 and 7
     opening.py     the model of either kind of folder

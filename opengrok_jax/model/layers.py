@@ -40,12 +40,13 @@ class Linear(nnx.Module):
         initialise = nnx.initializers.normal(config.initializer_range)
         self.weight = nnx.Param(initialise(rngs.params(), (*stack, outputs, inputs), param_dtype))
         self.dtype = dtype
+        self.lora: Callable[[jax.Array], jax.Array] | None = nnx.data(None)  # see lora.py
 
     def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
         """Multiplies in `dtype`."""
-        return jnp.einsum(
-            "...i,oi->...o", x.astype(self.dtype), self.weight[...].astype(self.dtype)
-        )
+        x = x.astype(self.dtype)
+        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(self.dtype))
+        return y if self.lora is None else y + self.lora(x)
 
 
 class RMSNorm(nnx.Module):

@@ -23,12 +23,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from opengrok_jax import storage
+from opengrok_jax import processes, storage
 from opengrok_jax.errors import CheckpointError, DataError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.sharding import make_mesh, parameter_shardings
+from opengrok_jax.model.sharding import laid_out, make_mesh, parameter_shardings, reading_sharding
 
 CONFIG, PARAMS, DIGESTS = "config.json", "params", "digests.json"
 _CHUNK_BYTES = 16 * 2**20
@@ -40,7 +40,8 @@ def save_student(
 ) -> None:
     """Writes a student; the folder is whole or as it was before, whenever the process dies.
 
-    `beside` are further files by name, for tokenizing and generating.
+    `beside` are further files by name, for tokenizing and generating. Of several processes each
+    writes the parameters that it holds.
 
     Raises:
       CheckpointError: the folder holds something that is not a student, or the model was built
@@ -56,23 +57,33 @@ def save_student(
     stored = str(jax.tree.leaves(params)[0].dtype)
     partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
     with storage.storing(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        processes.on_first(lambda: _emptied(partial))
         with ocp.StandardCheckpointer() as checkpointer:
             tree = nnx.to_pure_dict(params)
             checkpointer.save(
                 partial / PARAMS, tree, save_args=jax.tree_util.tree_map_with_path(_chunks, tree)
             )
-        storage.write_text(partial / CONFIG, hf_config.write(config, stored))
-        for name, content in (beside or {}).items():
-            storage.write_bytes(partial / name, content)
-        storage.write_json(partial / DIGESTS, digests(params))
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(partial, folder)
-        storage.sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        sums = digests(params)
+
+        def finish() -> None:
+            storage.write_text(partial / CONFIG, hf_config.write(config, stored))
+            for name, content in (beside or {}).items():
+                storage.write_bytes(partial / name, content)
+            storage.write_json(partial / DIGESTS, sums)
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(partial, folder)
+            storage.sync_folder(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+
+        processes.on_first(finish)
+
+
+def _emptied(folder: Path) -> None:
+    with storage.storing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
 
 
 def load_student(
@@ -108,12 +119,11 @@ def load_student(
         with ocp.StandardCheckpointer() as checkpointer:
             stored: Any = checkpointer.metadata(folder / PARAMS).item_metadata
             like = jax.tree.map(
-                lambda array, kept, sharding: jax.ShapeDtypeStruct(
-                    array.shape, kept.dtype, sharding=sharding
+                lambda array, kept: jax.ShapeDtypeStruct(
+                    array.shape, kept.dtype, sharding=reading_sharding(array.shape, mesh, axes=2)
                 ),
                 nnx.to_pure_dict(state),
                 stored.tree,
-                shardings,
             )
             params = checkpointer.restore(folder / PARAMS, like)
     except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -121,7 +131,7 @@ def load_student(
             f"{folder / PARAMS} cannot be read: {_first_line(error)}; copy the student anew or "
             "run `opengrok finetune` again"
         ) from error
-    nnx.replace_by_pure_dict(state, params)
+    nnx.replace_by_pure_dict(state, jax.tree.map(laid_out, params, shardings))
     compare_digests(digests(state), expected, folder)
     return nnx.merge(nnx.graphdef(abstract), state), config
 

@@ -54,12 +54,25 @@ class StoredTensor:
     def read(
         self, index: tuple[slice, ...] | None = None, dtype: np.dtype | None = None
     ) -> np.ndarray:
-        """A slice (default: all) as an array of its own; only its pages are read from the file."""
-        mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
-        # A copy: a device array on the CPU may share this memory, and the file may be replaced.
-        return np.array(
-            mapped[() if index is None else index], dtype=self.dtype if dtype is None else dtype
-        )
+        """A slice (default: all) as an array of its own; its rows are read from the file, no more.
+
+        Columns are cut out afterwards: where a row is shorter than a block of the disk, nothing
+        would be saved by skipping the rest of it.
+
+        Raises CheckpointError if the file has become shorter than its header said.
+        """
+        first, *others = index or (slice(None),)
+        start, stop, _ = first.indices(self.shape[0])
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        size, offset = (stop - start) * row, self.offset + start * row
+        try:
+            block = np.fromfile(self.path, np.uint8, size, offset=offset)
+        except OSError as error:
+            raise CheckpointError(f"cannot read weights: {error}") from error
+        if block.size < size:
+            raise CheckpointError(_broken(self.path, f"it ends within {self.name}"))
+        rows = block.view(self.dtype).reshape(stop - start, *self.shape[1:])
+        return np.ascontiguousarray(rows[(slice(None), *others)], dtype)
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

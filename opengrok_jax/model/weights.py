@@ -1,7 +1,7 @@
 """HF folder -> Phi3 -> HF folder: safetensors tensor by tensor, never pickle.
 
-Loading holds one tensor of the file in host memory at a time (on a mesh: the slices that this
-host's devices need), saving one tensor as well.
+Loading holds one tensor of the file in host memory at a time (on a mesh: the share of it that this
+process reads for all), saving one tensor as well.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
 
 from opengrok_jax.errors import CheckpointError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3, Remat
-from opengrok_jax.model.sharding import parameter_shardings
+from opengrok_jax.model.sharding import laid_out, parameter_shardings, reading_sharding
 from opengrok_jax.model.tensorfile import (
     DTYPES,
     INDEX_FILE,
@@ -60,7 +60,8 @@ def load_hf(
     config       instead of the folder's config.json
     param_dtype  what the parameters are kept in; None = each as the file has it
     dtype, remat see `Phi3`
-    mesh         spreads the parameters over it (see sharding.py); None = the first device
+    mesh         spreads the parameters over it (see sharding.py); None = the first device. The
+                 processes of a mesh read disjoint rows of the files and exchange them
 
     Raises CheckpointError if files are missing, broken or hold other tensors than the config
     calls for, and ConfigError for a config that is not implemented.
@@ -228,20 +229,21 @@ def _load_parameter(
     tensors: Sequence[StoredTensor], shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding
 ) -> jax.Array:
     """One parameter on its devices, stacked from as many tensors as its shape has layers."""
+
+    def read(tensor: StoredTensor) -> jax.Array:
+        of_rows = sharding
+        if isinstance(sharding, NamedSharding):
+            of_rows = reading_sharding(tensor.shape, sharding.mesh)
+        return jax.make_array_from_callback(
+            tensor.shape, of_rows, lambda index: tensor.read(index, dtype)
+        )
+
     if shape == tensors[0].shape:
         (tensor,) = tensors
-        return jax.make_array_from_callback(
-            shape, sharding, lambda index: tensor.read(index, dtype)
-        )
-    of_layer = sharding
-    if isinstance(sharding, NamedSharding):
-        of_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+        return laid_out(read(tensor), sharding)
     stack = jnp.zeros(shape, dtype, device=sharding)
     for at, tensor in enumerate(tensors):
-        layer = jax.make_array_from_callback(
-            shape[1:], of_layer, lambda index, tensor=tensor: tensor.read(index, dtype)
-        )
-        stack = _put_layer(sharding)(stack, layer, at)
+        stack = _put_layer(sharding)(stack, read(tensor), at)
         stack.block_until_ready()  # or the layers read ahead of the device pile up on the host
     return stack
 

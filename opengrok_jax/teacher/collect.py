@@ -1,6 +1,7 @@
 """Collect: asks the teacher every prompt and writes down the answers.
 
     prompts.jsonl -> journal.sqlite (as it happens) -> responses.jsonl (once all are there)
+                                                       logprobs.jsonl  (where they were told)
 
 Resume is the same command: the journal knows what was answered.
 """
@@ -11,7 +12,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError, TeacherError, needs_extra
 from opengrok_jax.progress import say, track
-from opengrok_jax.records import Prompt, Response
+from opengrok_jax.records import Logprobs, Prompt, Response
 from opengrok_jax.teacher import answers, wire
 from opengrok_jax.teacher import client as client_module
 from opengrok_jax.teacher import journal as journal_module
@@ -32,7 +33,7 @@ with needs_extra("acquire"):
     import httpx
 
 KINDS = ("recorded", "labelled", "api")
-RESPONSES = "responses.jsonl"
+RESPONSES, LOGPROBS = "responses.jsonl", "logprobs.jsonl"
 RIGHTS_MISSING = (
     "teacher.rights is empty. xAI's terms bar training on its output without a written order "
     "form, and other providers have terms of their own: say what allows you to train on these "
@@ -67,6 +68,7 @@ def run(
     api_key_env: str = "",
     temperature: float = 0.7,
     max_tokens: int = 512,
+    top_logprobs: int = 0,
     concurrency: int = 8,
     timeout_sec: float = 900.0,
     max_attempts: int = 5,
@@ -83,6 +85,8 @@ def run(
       base_url, model: the endpoint and its model ("api").
       api_key_env: name of the environment variable that holds the key; "" sends none ("api").
       temperature, max_tokens: as the endpoint understands them.
+      top_logprobs: alternatives to ask for at each token, for `distill.loss` "topk"; 0 asks for
+        none. Many endpoints give up to 20, some ignore it, which the summary tells.
       concurrency: requests in flight at once.
       timeout_sec: the longest one exchange may take; short ones lose answers that were paid for.
       max_attempts: sendings of one prompt in this run.
@@ -90,7 +94,7 @@ def run(
 
     Returns:
       Counts: planned, ok, failed, blocked, orphaned (in flight when an earlier run died),
-      finish_reasons, models_served, prompt_tokens, completion_tokens.
+      finish_reasons, models_served, prompt_tokens, completion_tokens, with_logprobs.
 
     Raises:
       ConfigError: a value is out of range or missing.
@@ -98,13 +102,19 @@ def run(
       TeacherError: sending was stopped, or prompts failed for good; all answers are kept and the
         same command asks for the others again.
     """
-    _check_ranges(temperature, max_tokens, concurrency, timeout_sec, max_attempts)
+    _check_ranges(temperature, max_tokens, top_logprobs, concurrency, timeout_sec, max_attempts)
     prompts = storage.read_records(prompts_file, Prompt)
     if not prompts:
         raise DataError(f"{prompts_file} holds no prompt")
     teacher = _teacher(kind, prompts, recorded_file, base_url, model, api_key_env, rights)
     requests = [
-        wire.request(p, model=teacher.model, temperature=temperature, max_tokens=max_tokens)
+        wire.request(
+            p,
+            model=teacher.model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            top_logprobs=top_logprobs,
+        )
         for p in prompts
     ]
     path = out / journal_module.NAME
@@ -119,17 +129,29 @@ def run(
         counts = journal.counts()
         if stopped_by or counts.failed or counts.pending:
             raise TeacherError(_explain(stopped_by, journal, teacher, api_key_env, path))
+        told = storage.write_jsonl(out / LOGPROBS, _logprobs(journal))
+        if top_logprobs and told < counts.ok:
+            say(
+                f"collect: {counts.ok - told} of {counts.ok} answers came without usable "
+                "log-probabilities; their tokens will be learnt by cross-entropy alone"
+            )
         responses = _responses(journal, teacher)
         storage.write_jsonl(out / RESPONSES, responses)
-        return _summary(journal, responses)
+        return _summary(journal, responses) | {"with_logprobs": told}
 
 
 def _check_ranges(
-    temperature: float, max_tokens: int, concurrency: int, timeout_sec: float, max_attempts: int
+    temperature: float,
+    max_tokens: int,
+    top_logprobs: int,
+    concurrency: int,
+    timeout_sec: float,
+    max_attempts: int,
 ) -> None:
     for name, value, least, most in (
         ("temperature", temperature, 0.0, 2.0),
         ("max_tokens", max_tokens, 1, 1_000_000),
+        ("top_logprobs", top_logprobs, 0, 1000),
         ("concurrency", concurrency, 1, 1000),
         ("timeout_sec", timeout_sec, 0.001, 86_400.0),
         ("max_attempts", max_attempts, 1, 100),
@@ -274,6 +296,16 @@ def _responses(journal: Journal, teacher: Teacher) -> list[Response]:
             )
         )
     return rows
+
+
+def _logprobs(journal: Journal) -> Iterator[Logprobs]:
+    """What was told with the accepted answers, one at a time: it is much larger than they are."""
+    for _, prompt_id, reply in journal.answers():
+        answer = wire.read(reply).answer
+        if answer is not None and answer.tokens:
+            yield Logprobs(
+                prompt_id=prompt_id, text=answer.text, tokens=answer.tokens, top=answer.top
+            )
 
 
 def _summary(journal: Journal, responses: Sequence[Response]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opengrok_jax.records import Prompt, canonical_json
+from opengrok_jax.records import Likely, Prompt, canonical_json
 
 
 class Kind(enum.StrEnum):
@@ -62,13 +62,18 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the teacher said; `model` is the one that served, token counts are 0 where not told."""
+    """What the teacher said; `model` is the one that served, token counts are 0 where not told.
+
+    `tokens` and `top` are as in `records.Logprobs`, empty where the endpoint told nothing usable.
+    """
 
     text: str
     finish_reason: str
     model: str
     prompt_tokens: int
     completion_tokens: int
+    tokens: tuple[Likely, ...] = field(default=(), repr=False)
+    top: tuple[tuple[Likely, ...], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +97,30 @@ class Outcome:
 # ---- out --------------------------------------------------------------------------------------
 
 
-def body(prompt: Prompt, *, model: str, temperature: float, max_tokens: int) -> dict[str, Any]:
-    """The chat-completions body that asks `prompt`."""
-    return {
+def body(
+    prompt: Prompt, *, model: str, temperature: float, max_tokens: int, top_logprobs: int = 0
+) -> dict[str, Any]:
+    """The chat-completions body that asks `prompt`; `top_logprobs` 0 asks for none."""
+    plain = {
         "model": model,
         "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
         "temperature": float(temperature),
         "max_tokens": max_tokens,
     }
+    return plain | ({"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {})
 
 
-def request(prompt: Prompt, *, model: str, temperature: float, max_tokens: int) -> Request:
+def request(
+    prompt: Prompt, *, model: str, temperature: float, max_tokens: int, top_logprobs: int = 0
+) -> Request:
     """The request as sent: canonical JSON, so that the same question has the same key."""
-    plain = body(prompt, model=model, temperature=temperature, max_tokens=max_tokens)
+    plain = body(
+        prompt,
+        model=model,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        top_logprobs=top_logprobs,
+    )
     sent = canonical_json(plain).encode()
     return Request(key=hashlib.sha256(sent).hexdigest(), prompt_id=prompt.id, body=sent)
 
@@ -157,14 +173,45 @@ def _read_answer(plain: Any) -> Outcome:
     usage = plain.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     model = plain.get("model")
+    tokens, top = _logprobs(choice.get("logprobs"), text)
     answer = Answer(
         text=text or (_clean(refusal) if isinstance(refusal, str) else ""),
         finish_reason=_clean(finish) if isinstance(finish, str) and finish else "unknown",
         model=_clean(model) if isinstance(model, str) else "",
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
+        tokens=tokens,
+        top=top,
     )
     return Outcome(kind=Kind.OK, answer=answer)
+
+
+def _logprobs(told: Any, text: str) -> tuple[tuple[Likely, ...], tuple[tuple[Likely, ...], ...]]:
+    """Tokens and alternatives; nothing unless the tokens' bytes begin with the text's.
+
+    A last token after the text (the end of the turn) is told by some endpoints and dropped here.
+    """
+    try:
+        listed = told["content"]
+        tokens = [_likely(entry) for entry in listed]
+        top = [tuple(_likely(other) for other in entry["top_logprobs"]) for entry in listed]
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return (), ()
+    wanted, seen = text.encode(), b""
+    for count, token in enumerate(tokens, start=1):
+        seen += bytes.fromhex(token.bytes)
+        if seen == wanted:
+            return tuple(tokens[:count]), tuple(top[:count])
+    return (), ()
+
+
+def _likely(entry: dict[str, Any]) -> Likely:
+    """A token with its bytes, or with its text where the endpoint gives no bytes."""
+    logprob, raw = float(entry["logprob"]), entry.get("bytes")
+    if math.isnan(logprob) or logprob > 1e-3:
+        raise ValueError(f"a log-probability of {logprob}")
+    spelled = entry["token"].encode() if raw is None else bytes(raw)
+    return Likely(bytes=spelled.hex(), logprob=min(logprob, 0.0))
 
 
 def _read_error(status: int, plain: Any, reply: Reply) -> Outcome:

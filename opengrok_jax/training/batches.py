@@ -1,4 +1,4 @@
-"""Examples become rows, rows become batches; nothing here depends on a device or on time."""
+"""Rows of examples become arrays; nothing here depends on a device or on time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ from jaxtyping import Bool, Float32, Int32
 
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import MaskedExample
+from opengrok_jax.soft_file import ABSENT, SoftFile, response_positions
 from opengrok_jax.tokenizer import RESPONSE
+from opengrok_jax.training.packing import loss_capacity, pack
 
 Normalize = Literal["token", "example"]
 
-CAPACITY_MULTIPLE = 64  # a capacity that hardly ever changes with the data: fewer recompilations
+
+class Soft(NamedTuple):
+    """The teacher's distributions, k slots at each position; see soft_file.py.
+
+    Attributes:
+      ids: of the student's vocabulary; `ABSENT` where there is no token.
+      logprobs: natural logarithms.
+    """
+
+    ids: Int32[Any, "... T k"]
+    logprobs: Float32[Any, "... T k"]
 
 
 class Batch(NamedTuple):
@@ -29,6 +41,7 @@ class Batch(NamedTuple):
       targets: the token to predict at this position; 0 where loss_weight is 0.
       loss_weight: factor of this position's loss.
       norm_weight: its part of the number that the summed loss is divided by.
+      soft: of what is predicted here; None where the objective reads none.
     """
 
     tokens: Int32[Any, "... T"]
@@ -38,6 +51,7 @@ class Batch(NamedTuple):
     targets: Int32[Any, "... T"]
     loss_weight: Float32[Any, "... T"]
     norm_weight: Float32[Any, "... T"]
+    soft: Soft | None = None
 
 
 def check_examples(
@@ -79,46 +93,13 @@ def check_examples(
             )
 
 
-def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Which example goes into which row: longest first, each into the fullest row it fits (BFD).
-
-    lengths     5 3 4 2 1, row_tokens 8
-    rows        [0, 1] [2, 3, 4]
-
-    Args:
-      lengths: tokens of each example, none above `row_tokens`.
-      row_tokens: T.
-
-    Returns:
-      Per row the indices of its examples, in the order in which they lie in the row.
-    """
-    rows: list[list[int]] = []
-    with_space: list[list[int]] = [[] for _ in range(row_tokens + 1)]  # free tokens -> rows
-    occupied = 0  # bit n is set where with_space[n] holds a row: finds the best fit without a scan
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        length = lengths[index]
-        assert 0 < length <= row_tokens, (index, length, row_tokens)
-        fitting = occupied >> length
-        if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            row = with_space[space].pop()
-            if not with_space[space]:
-                occupied ^= 1 << space
-        else:
-            space, row = row_tokens, len(rows)
-            rows.append([])
-        rows[row].append(index)
-        with_space[space - length].append(row)
-        occupied |= 1 << (space - length)
-    return rows
-
-
 def fill(
     rows: Sequence[Sequence[int]],
     examples: Sequence[MaskedExample],
     *,
     row_tokens: int,
     normalize: Normalize,
+    soft_file: SoftFile | None = None,
 ) -> Batch:
     """The arrays of some rows. Position t bears loss if t+1 is of the same example's response.
 
@@ -141,8 +122,10 @@ def fill(
       examples: of the split; each passed `check_examples`.
       row_tokens: T.
       normalize: "token" or "example".
+      soft_file: gives `soft`.
     """
     shape = (len(rows), row_tokens)
+    soft = None if soft_file is None else _no_soft(shape, soft_file.k)
     tokens, segment_ids, positions, targets = (np.zeros(shape, np.int32) for _ in range(4))
     loss_weight, norm_weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     key_mask = np.zeros(shape, bool)
@@ -155,80 +138,20 @@ def fill(
             segment_ids[b, start:end] = segment
             positions[b, start:end] = np.arange(end - start)
             key_mask[b, start:end] = example.key_mask
-            bearing = np.flatnonzero(example.roles[1:] == RESPONSE) + start
+            bearing = response_positions(example) + start
             targets[b, bearing] = tokens[b, bearing + 1]
             loss_weight[b, bearing] = 1
             norm_weight[b, bearing if normalize == "token" else bearing[:1]] = 1
+            if soft and soft_file and (stored := soft_file.rows(example)):
+                soft.ids[b, bearing], soft.logprobs[b, bearing] = stored.ids, stored.logprobs
             start = end
         positions[b, start:] = np.arange(row_tokens - start)
     assert key_mask[(positions == 0) & (segment_ids > 0)].all()
-    return Batch(tokens, segment_ids, positions, key_mask, targets, loss_weight, norm_weight)
+    return Batch(tokens, segment_ids, positions, key_mask, targets, loss_weight, norm_weight, soft)
 
 
-def data_order(
-    rows: int, *, rows_per_batch: int, epochs: float, max_steps: int, seed: int
-) -> Int32[np.ndarray, "steps B"]:
-    """Which rows are trained on in which step: a pure function of (seed, step).
-
-    Every epoch is a permutation of all rows; the epochs follow each other without a gap, so that a
-    batch may end one and begin the next, and only the very last batch can have rows to spare.
-
-        4 rows, 3 in a batch, 2 epochs, seed 0      0 2 1    3 | 3 2    1 0 -1
-
-    Args:
-      rows: R, how many there are.
-      rows_per_batch: B.
-      epochs: how often each row is seen; a fraction is allowed.
-      max_steps: cut after so many steps; 0 = no limit.
-      seed: of the permutations.
-
-    Returns:
-      Row indices; -1 is a row of padding. Fewer epochs or steps give the beginning of the same.
-    """
-    total = max(round(epochs * rows), 1)
-    if max_steps:
-        total = min(total, max_steps * rows_per_batch)
-    whole = [_permutation(rows, seed, epoch) for epoch in range(-(-total // rows))]
-    order = np.full(-(-total // rows_per_batch) * rows_per_batch, -1, np.int32)
-    order[:total] = np.concatenate(whole)[:total]
-    return order.reshape(-1, rows_per_batch)
-
-
-def in_order(rows: int, *, rows_per_batch: int) -> Int32[np.ndarray, "steps B"]:
-    """All rows once, first to last, for an evaluation; -1 is a row of padding."""
-    order = np.full(-(-rows // rows_per_batch) * rows_per_batch, -1, np.int32)
-    order[:rows] = np.arange(rows)
-    return order.reshape(-1, rows_per_batch)
-
-
-def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    # The raw Philox counter stream: unlike Generator.permutation it never changes with NumPy.
-    draws = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows)
-    return np.argsort(draws, kind="stable")
-
-
-def loss_capacity(
-    order: Int32[np.ndarray, "steps B"],
-    bearing: Int32[np.ndarray, " rows"],
-    *,
-    parts: int,
-    row_tokens: int,
-) -> int:
-    """C: the most loss-bearing positions that any part of any batch has, rounded up.
-
-        bearing    3 5 2 4       of rows 0 to 3
-        order      2 0 3 1       parts 2: (2 + 3), (4 + 5) -> 9 -> 64, at most 2 rows x T
-
-    Args:
-      order: rows of each step.
-      bearing: loss-bearing positions of each row.
-      parts: equal parts of a batch (microbatches x groups) that are gathered on their own.
-      row_tokens: T.
-    """
-    counts = np.append(bearing, 0)[order]  # -1 finds the 0
-    most = int(counts.reshape(len(order) * parts, -1).sum(axis=1).max())
-    rounded = -(-most // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
-    return min(rounded, order.shape[1] // parts * row_tokens)
+def _no_soft(shape: tuple[int, int], k: int) -> Soft:
+    return Soft(np.full((*shape, k), ABSENT, np.int32), np.zeros((*shape, k), np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +162,7 @@ class Packed:
       examples: of the split; each passed `check_examples`.
       rows: indices of the examples in each row.
       order: (steps, B) rows of each step, -1 = padding.
-      row_tokens, normalize: as in `fill`.
+      row_tokens, normalize, soft_file: as in `fill`.
     """
 
     examples: Sequence[MaskedExample]
@@ -247,11 +170,18 @@ class Packed:
     order: Int32[np.ndarray, "steps B"]
     row_tokens: int
     normalize: Normalize
+    soft_file: SoftFile | None = None
 
     def batch(self, index: int) -> Batch:
         """The arrays of step `index`, counted from 0."""
         rows = [self.rows[row] if row >= 0 else () for row in self.order[index]]
-        return fill(rows, self.examples, row_tokens=self.row_tokens, normalize=self.normalize)
+        return fill(
+            rows,
+            self.examples,
+            row_tokens=self.row_tokens,
+            normalize=self.normalize,
+            soft_file=self.soft_file,
+        )
 
     def ids(self, index: int) -> list[str]:
         """The examples of step `index`."""
@@ -260,7 +190,7 @@ class Packed:
 
     def bearing(self) -> Int32[np.ndarray, " rows"]:
         """Loss-bearing positions of each row."""
-        counts = [int((example.roles[1:] == RESPONSE).sum()) for example in self.examples]
+        counts = [len(response_positions(example)) for example in self.examples]
         return np.array([sum(counts[i] for i in row) for row in self.rows], np.int32)
 
     def capacity(self, parts: int) -> int:
@@ -279,6 +209,7 @@ def packed(
     *,
     row_tokens: int,
     normalize: Normalize,
+    soft_file: SoftFile | None = None,
 ) -> Packed:
     """Packs a split; `order` says which rows each step takes, given their number."""
     rows = pack([len(example.tokens) for example in examples], row_tokens)
@@ -288,4 +219,5 @@ def packed(
         order=order(len(rows)),
         row_tokens=row_tokens,
         normalize=normalize,
+        soft_file=soft_file,
     )

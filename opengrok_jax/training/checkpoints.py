@@ -12,8 +12,10 @@ only together with the best parameters it speaks of: it holds them itself, or th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from opengrok_jax import records
+from opengrok_jax import processes, records
 from opengrok_jax.errors import CheckpointError, RunFolderError
 from opengrok_jax.model.student import compare_digests, digests
 from opengrok_jax.progress import say
@@ -33,18 +35,19 @@ from opengrok_jax.training.step import TrainState
 KEPT = 2  # newest states on disk: one may be damaged
 
 
-def bytes_on_disk(like: Any) -> int:
+def bytes_on_disk(like: Any, frozen: Any = ()) -> int:
     """The most that a run's checkpoints and its student take up, uncompressed.
 
     Args:
       like: the train state, or an abstract one.
+      frozen: the student's parameters that are not in it.
     """
-    state, params = (
+    state, params, rest = (
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-        for tree in (like, like.params)
+        for tree in (like, like.params, frozen)
     )
     # One state and one best more than are kept while the next is written; and the student.
-    return (KEPT + 1) * state + (KEPT + 2) * params
+    return (KEPT + 1) * state + (KEPT + 2) * params + rest
 
 
 class Checkpoints:
@@ -58,7 +61,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         with storing(self.folder):
             self._last = _manager(self.folder / "last", KEPT)
-            self._best = _manager(self.folder / "best", None)
+            self._best = _manager(self.folder / "best", None)  # `_forget_bests` says which
         self._best_of: dict[int, int | None] = {}
         self._newest_best = 0
 
@@ -85,6 +88,7 @@ class Checkpoints:
                 self._best.wait_until_finished()
             self._last.wait_until_finished()
             self._forget_bests()
+            _try(self.folder / "last")
             note = _sealed({"digests": digests(state), "host": host})
             # `force`: left alone, Orbax passes over a step below one that it has, without a word.
             self._last.save(step, args=_parts(state, note), force=True)
@@ -98,6 +102,7 @@ class Checkpoints:
                 self._best.delete(step)
             self._newest_best = step
             self._forget_bests()
+            _try(self.folder / "best")
             note = _sealed({"digests": digests(params)})
             self._best.save(step, args=_parts(params, note), force=True)
 
@@ -124,35 +129,44 @@ class Checkpoints:
             the search, for then the folder is not damaged but another run's.
 
         Raises:
-          CheckpointError: there are states, and none is good.
+          CheckpointError: there are states, and none is good; or one of several processes could
+            not read its part of a state, which is set aside: the next start finds the one before.
         """
         steps = sorted(self._last.all_steps(), reverse=True)
         damaged_before = list((self.folder / "last").glob("*.damaged"))
         found = None
-        lacking: dict[int, CheckpointError] = {}  # good states, and what their best suffers from
+        lacking: dict[int, str] = {}  # good states, and what their best suffers from
         for step in steps:
+            alone = False  # whether what goes wrong may go wrong in this process alone
             try:
                 note = _note(self._last, step)
                 check(note["host"])
+                alone = processes.count() > 1
                 state = _arrays(self._last, step, like)
+                alone = False
                 compare_digests(digests(state), note["digests"], self.folder / "last" / str(step))
             except RunFolderError:
                 raise
             except Exception as error:  # Orbax and TensorStore raise many kinds
+                if processes.lost(error):
+                    raise
                 self._set_aside(step, _first_line(error))
+                if alone:  # the others may have read theirs, and wait for this process in Orbax
+                    raise CheckpointError(
+                        f"checkpoint of step {step} cannot be used ({_first_line(error)}) and was "
+                        "set aside; start all processes again, to go on from the one before"
+                    ) from error
                 continue
-            try:
-                best_step = note["host"]["best_step"]
-                if best_step:
-                    self._best_params(best_step, like.params)
-            except CheckpointError as error:
-                if best_step != step:
-                    lacking[step] = error
-                    del state  # there may be no room for two
-                    continue
-                self.save_best(step, state.params)  # they are the state's own
-            for newer, error in lacking.items():
-                self._set_aside(newer, str(error))
+            best_step = note["host"]["best_step"]
+            fault = self._fault_of_best(best_step, like.params) if best_step else ""
+            if fault and best_step != step:
+                lacking[step] = fault
+                del state  # there may be no room for two
+                continue
+            if fault:  # what it lacks is its own
+                self.save_best(step, state.params)
+            for newer, reason in lacking.items():
+                self._set_aside(newer, reason)
             found = state, note["host"]
             break
         else:
@@ -166,7 +180,7 @@ class Checkpoints:
                 )
         if found:
             self._newest_best = found[1]["best_step"]
-            for path in damaged_before:
+            for path in damaged_before if processes.first() else ():
                 shutil.rmtree(path, ignore_errors=True)
         with storing(self.folder):
             self._forget_bests()
@@ -178,7 +192,8 @@ class Checkpoints:
         Raises:
           CheckpointError: missing or damaged.
         """
-        self.wait()
+        with storing(self.folder):
+            self._best.wait_until_finished()
         return self._best_params(step, like)
 
     def _best_params(self, step: int, like: Any) -> Any:
@@ -193,18 +208,25 @@ class Checkpoints:
         compare_digests(digests(params), expected, where)
         return params
 
-    def _standing_in(
-        self, lacking: dict[int, CheckpointError], like: Any
-    ) -> tuple[Any, dict[str, Any]]:
+    def _fault_of_best(self, step: int, like: Any) -> str:
+        try:
+            self._best_params(step, like)
+        except CheckpointError as error:
+            if error.__cause__ and processes.count() > 1:  # unreadable, perhaps here alone
+                raise
+            return str(error)
+        return ""
+
+    def _standing_in(self, lacking: dict[int, str], like: Any) -> tuple[Any, dict[str, Any]]:
         """The newest state, as its own best; only once somebody has removed what was the best."""
         step = max(lacking)
         host = _note(self._last, step)["host"]
         if host["best_step"] in self._best.all_steps():
             raise CheckpointError(
-                f"{lacking[step]}; the state of step {step} is good, but no state is from before "
-                "that best. Put back a copy of it, or remove it to go on without: then the state "
-                "stands in for the best until the next evaluation"
-            ) from lacking[step]
+                f"{lacking[step]}. The state of step {step} is good, but none is from before that "
+                "best: put back a copy of it; or remove it to go on without, and the state stands "
+                "in for the best until the next evaluation"
+            )
         say(f"{lacking[step]}; until the next evaluation the state of step {step} stands in for it")
         state = _arrays(self._last, step, like)
         self.save_best(step, state.params)
@@ -229,14 +251,31 @@ class Checkpoints:
         path = self.folder / "last" / str(step)
         with storing(path):
             aside = path.with_name(f"{step}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    path.rename(aside)
             self._last.reload()
 
 
 def _manager(folder: Path, kept: int | None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=kept, cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=kept,
+        cleanup_tmp_directories=True,
+        # Both may be writing at once: processes must not meet each other's other save.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=folder.name
+        ),
+    )
     return ocp.CheckpointManager(folder, options=options)
+
+
+def _try(folder: Path) -> None:
+    """Raises OSError where no folder can be made; Orbax would wait some minutes for it."""
+    probe = folder / f".probe.{os.getpid()}"
+    if processes.first():
+        probe.mkdir()
+        probe.rmdir()
 
 
 def _parts(arrays: Any, note: dict[str, Any]) -> ocp.args.Composite:

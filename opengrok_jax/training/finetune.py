@@ -4,6 +4,7 @@ out/
   metrics.jsonl     one row per update: step, train_loss, learning_rate, grad_norm, valid_loss
   checkpoints/      see checkpoints.py
   student/          the parameters of the best evaluation; see model/student.py
+  adapter/          with LoRA: the student's adapters apart, as PEFT writes them
   summary.json      what `run` returns; written last
 """
 
@@ -24,17 +25,26 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from opengrok_jax import hub, storage, tokenizer_files
-from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax import hub, processes, storage, tokenizer_files
 from opengrok_jax.masked_file import read_masked
+from opengrok_jax.model import hf_config
+from opengrok_jax.model import lora as adapters
 from opengrok_jax.model.opening import open_model
-from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
-from opengrok_jax.model.student import save_student
+from opengrok_jax.model.student import digests, save_student
 from opengrok_jax.progress import say
-from opengrok_jax.training import batches, loop, optimizer, settings, step
+from opengrok_jax.soft_file import SoftFile
+from opengrok_jax.training import loop, objective, settings, step
+from opengrok_jax.training.assembly import ASSEMBLED, assemble
 from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
+from opengrok_jax.training.splits import pack_splits, soft_share
+
+# The settings that say how the data is packed.
+PACKED = (
+    *("row_tokens", "rows_per_batch", "microbatches", "epochs", "max_steps"),
+    *("eval_every", "normalize", "seed"),
+)
 
 
 def run(
@@ -43,6 +53,10 @@ def run(
     out: Path,
     model: dict[str, Any],
     init: str = settings.SCRATCH,
+    lora: dict[str, Any] | None = None,
+    distill: dict[str, Any] | None = None,
+    teacher: str = "",
+    soft_targets: str = "",
     rule: str = "exclude",
     row_tokens: int = 512,
     rows_per_batch: int = 8,
@@ -70,6 +84,10 @@ def run(
     student and the same metrics, bit by bit (on a CPU; elsewhere as far as the device repeats
     itself). On SIGTERM it keeps the state and leaves with status 143.
 
+    In several processes (see `processes`; each calls this with the same arguments) the mesh spans
+    the devices of all of them, and the losses are those of one process. `out` is on a file system
+    that all of them see.
+
     Args:
       masked_file: what `opengrok mask` wrote; split "train" is learnt, "valid" steers the stopping.
       out: folder of the results.
@@ -77,6 +95,14 @@ def run(
         rounded up to a multiple of 64. Not used with another `init`, and said so.
       init: "scratch", or what gives sizes and weights: a Hugging Face Phi-3 folder, its name on
         the hub (`owner/model` or `owner/model@revision`), or a student's folder.
+      lora: None, {} or rank 0 = all parameters are learnt. Else {"rank", "alpha", "targets"}: the
+        weights of `init` stay as they are, adapters beside the targets are learnt (all four
+        projections if none are named; see `model.lora`) and are added up at the end.
+      distill: the terms of the loss, see `objective`; None or {} = cross-entropy on the answer.
+      teacher: folder or hub name of the model that some terms compare with; it is run beside the
+        student, in `dtype`, and its parameters are kept as they are stored.
+      soft_targets: folder of stored log-probabilities, for `distill.loss` "topk"; "" = `soft`
+        beside the masked file, where `opengrok mask` leaves those that an API told.
       rule: "none", "multiply" or "exclude", see `model.attention`.
       row_tokens: T, tokens of a packed row; no example may be longer.
       rows_per_batch: B, rows of an update.
@@ -102,8 +128,9 @@ def run(
 
     Returns:
       The summary: best_step, best_valid_loss, last_step, stopped_early, normalize, parameters,
-      train_examples, valid_examples, rows, packing_efficiency (share of non-padding tokens),
-      loss_tokens_per_epoch.
+      trained_parameters, train_examples, valid_examples, rows, packing_efficiency (share of
+      non-padding tokens), loss_tokens_per_epoch, and with soft targets soft_share (of the response
+      tokens that have one).
 
     Raises:
       ConfigError: a wrong value or combination, before any work.
@@ -115,11 +142,9 @@ def run(
     """
     given: Any = dict(locals())  # first statement: the arguments and nothing else
     settings.check(given)
-    if jax.process_count() > 1:
-        raise ConfigError(
-            f"{jax.process_count()} processes were started; a fine-tuning runs in one process, on "
-            "all of its devices"
-        )
+    options = settings.lora_options(lora, init)
+    aim = objective.read(distill or {})
+    settings.check_sources(aim, teacher=teacher, soft_targets=soft_targets)
     devices = make_mesh(**cast(Any, mesh))
     groups = step.row_groups(devices)
     settings.check_rows(rows_per_batch, microbatches, groups)
@@ -143,69 +168,80 @@ def run(
         beside = tokenizer_files.of_student(tokenizer, source, config.max_position_embeddings)
     else:
         say(f"{masked_file} does not say which tokenizer made it: the student goes without one")
-    batches.check_examples(
-        examples, row_tokens=row_tokens, vocab_size=config.vocab_size, where=str(masked_file)
-    )
-    of_split = {name: [e for e in examples if e.split == name] for name in ("train", "valid")}
-    for name in ("train", "valid") if eval_every else ("train",):
-        if not of_split[name]:
-            raise DataError(
-                f"{masked_file} has no {name} examples; raise the share of the split when the "
-                "answers are curated" + (", or set eval_every to 0" if name == "valid" else "")
-            )
-    form: Any = {"row_tokens": row_tokens, "normalize": normalize}
-    train = batches.packed(
-        of_split["train"],
-        lambda rows: batches.data_order(
-            rows, rows_per_batch=rows_per_batch, epochs=epochs, max_steps=max_steps, seed=seed
-        ),
-        **form,
+    soft_folder = Path(soft_targets) if soft_targets else masked_file.parent / "soft"
+    soft = SoftFile(soft_folder) if aim.needs_soft_targets else None
+    train, valid = pack_splits(
+        examples,
+        masked_file=masked_file,
+        vocab_size=config.vocab_size,
+        soft_file=soft,
+        **{name: given[name] for name in PACKED},
     )
 
     # ---- model and update -----------------------------------------------------------------
-    create = partial(Phi3, config, dtype=dtype, param_dtype=param_dtype, remat=cast(Any, remat))
-    abstract = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(seed)))
-    graph = nnx.graphdef(abstract)
-    rate = optimizer.schedule(
-        learning_rate=learning_rate, steps=len(train.order), warmup_share=warmup_share
+    teacher_folder = hub.folder_of(teacher) if teacher else None
+    teacher_config = hf_config.read(teacher_folder) if teacher_folder else None
+    if teacher_folder and teacher_config:
+        if tokenizer:
+            tokenizer_files.check_same(tokenizer, teacher_folder)
+        objective.check_teacher(config, teacher_config, aim)
+    made = assemble(
+        config,
+        devices,
+        steps=len(train.order),
+        capacity=train.capacity(microbatches * groups),
+        lora=options,
+        objective=aim,
+        teacher=teacher_config,
+        **{name: given[name] for name in ASSEMBLED},
     )
-    adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
-    like = step.abstract_state(abstract, adamw, devices)
-    attention: Any = {"rule": rule, "groups": groups}
-    update = step.make_train_step(
-        graph, adamw, rate, like, capacity=train.capacity(microbatches * groups), **attention
-    )
-    storage.check_room(out, bytes_on_disk(like))
+    like = made.like
+    needed = bytes_on_disk(like, made.base if options else ())
+    processes.on_first(lambda: storage.check_room(out, needed))
     evaluate = None
-    if eval_every:
-        rows = rows_per_batch // microbatches
-        valid = batches.packed(
-            of_split["valid"], partial(batches.in_order, rows_per_batch=rows), **form
+    if valid:
+        one = step.make_eval_step(
+            made.graph, rule=cast(Any, rule), capacity=valid.capacity(groups), groups=groups
         )
-        one = step.make_eval_step(graph, capacity=valid.capacity(groups), **attention)
         evaluate = partial(_mean_loss, one, valid, devices)
     figures = {
-        "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
-        "train_examples": len(of_split["train"]),
-        "valid_examples": len(of_split["valid"]),
+        "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(made.base)),
+        "trained_parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
+        "train_examples": len(train.examples),
+        "valid_examples": sum(example.split == "valid" for example in examples),
         "rows": len(train.rows),
         "packing_efficiency": train.efficiency(),
         "loss_tokens_per_epoch": int(train.bearing().sum()),
     }
+    if soft:
+        figures["soft_share"] = soft_share(train, config.vocab_size)
     say(
         f"{figures['train_examples']} examples in {len(train.rows)} rows, "
-        f"{train.efficiency():.1%} full; {figures['parameters']:,} parameters, "
+        f"{train.efficiency():.1%} full; {figures['trained_parameters']:,} parameters to learn, "
         f"{len(train.order)} steps"
     )
 
     # ---- the run --------------------------------------------------------------------------
-    identity = {k: v for k, v in given.items() if k not in ("masked_file", "out")}
+    identity = {k: v for k, v in given.items() if k not in ("masked_file", "out", "lora")}
     identity = json.loads(json.dumps(identity)) | {"data": storage.file_sha256(masked_file)}
+    if soft:
+        identity |= {"soft_digest": storage.file_sha256(soft_folder / storage.MANIFEST)}
+    processes.check_same("settings or data", json.dumps(identity))
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
         _termination() as asked_to_end,
     ):
+        on_devices: Any = {"dtype": dtype, "mesh": devices}
+        load = partial(open_model, cast(Path, source), param_dtype, **on_devices)
+        frozen: tuple[Any, ...] = ()
+        if options:  # no checkpoint holds the base: it is read again, and must still be the same
+            frozen = (nnx.state(load(), nnx.Param),)
+            identity |= {"lora": options, "base_digest": storage.fingerprint(digests(frozen), {})}
+        of_teacher = None
+        if teacher_folder:
+            of_teacher = nnx.state(open_model(teacher_folder, **on_devices), nnx.Param)
+            identity |= {"teacher_digest": storage.fingerprint(digests(of_teacher), {})}
         restored = checkpoints.restore(
             like, lambda host: settings.check_same(host["settings"], identity, out)
         )
@@ -215,18 +251,19 @@ def run(
             say(f"going on from step {standing.step}")
         else:
             student = (
-                create_sharded(lambda: create(rngs=nnx.Rngs(seed)), devices)
-                if source is None
-                else open_model(source, param_dtype, dtype=dtype, mesh=devices)
+                create_sharded(made.create, devices, made.trainable, *frozen)
+                if options or source is None
+                else load()
             )
-            state, standing = step.new_state(student, adamw, like), loop.Standing()
+            state = step.new_state(student, made.optimizer, like, made.trainable)
+            standing = loop.Standing()
         standing = loop.train(
             state,
             standing,
             data=train,
             place=lambda batch: step.place(batch, devices, microbatches=microbatches),
-            update=update,
-            evaluate=evaluate,
+            update=lambda state, batch: made.update(state, batch, *frozen, of_teacher=of_teacher),
+            evaluate=partial(evaluate, frozen) if evaluate else None,
             checkpoints=checkpoints,
             metrics=out / "metrics.jsonl",
             settings=identity,
@@ -234,10 +271,14 @@ def run(
             patience=patience,
             min_improvement=min_improvement,
             save_every=save_every,
-            asked_to_end=asked_to_end,
+            asked_to_end=processes.any_asks(asked_to_end),
         )
         best = checkpoints.best(standing.best_step, like.params)
-        save_student(out / "student", nnx.merge(graph, best), config, beside)
+        student = nnx.merge(made.graph, best, *frozen)
+        if options:
+            adapters.save_adapter(out / "adapter", student, init)
+            student = adapters.merged(student)
+        save_student(out / "student", student, config, beside)
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,
@@ -246,18 +287,21 @@ def run(
         "normalize": normalize,
         **figures,
     }
-    storage.write_json(out / "summary.json", summary)
+    if processes.first():
+        storage.write_json(out / "summary.json", summary)
     return summary
 
 
 def _mean_loss(
-    one: Callable[[Any, batches.Batch], tuple[jax.Array, jax.Array]],
+    one: Callable[..., tuple[jax.Array, jax.Array]],
     data: Packed,
     devices: Mesh,
+    frozen: tuple[Any, ...],
     params: Any,
 ) -> float:
     """Loss over a whole split: all sums over all weights, divided once, added up in float64."""
-    parts = [one(params, step.place(data.batch(i), devices)) for i in range(len(data.order))]
+    placed = (step.place(data.batch(i), devices) for i in range(len(data.order)))
+    parts = [one(params, batch, *frozen) for batch in placed]
     total, weight = np.sum(np.array(jax.device_get(parts), np.float64), axis=0)
     return float(total / weight)
 

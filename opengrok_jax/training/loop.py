@@ -13,6 +13,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
+from opengrok_jax import processes
 from opengrok_jax.errors import TrainingError
 from opengrok_jax.progress import track
 from opengrok_jax.storage import replacing, storing
@@ -84,7 +85,7 @@ def train(
       update: from `step.make_train_step`.
       evaluate: parameters -> validation loss; None = no evaluations, the last state is the best.
       checkpoints: where states are kept.
-      metrics: the .jsonl file; rows after `standing.step` are cut off first.
+      metrics: the .jsonl file, of the first process; rows after `standing.step` are cut off first.
       settings: kept with every state.
       eval_every, patience, min_improvement, save_every: as in `finetune.run`.
       asked_to_end: True after a SIGTERM.
@@ -98,14 +99,18 @@ def train(
       SystemExit: status 143 after a SIGTERM; the state is kept.
     """
     steps = len(data.order)
-    rewind(metrics, standing.step)
+    if processes.first():
+        rewind(metrics, standing.step)
+    else:
+        metrics = Path(os.devnull)
 
     def over() -> bool:
         return standing.step >= steps or bool(patience and standing.misses >= patience)
 
     def keep() -> None:
         with storing(metrics):
-            os.fsync(rows.fileno())
+            if processes.first():
+                os.fsync(rows.fileno())
         checkpoints.save(state, {**asdict(standing), "settings": settings})
 
     with (

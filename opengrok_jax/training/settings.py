@@ -13,10 +13,12 @@ from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.config import LongRope, Phi3Config
+from opengrok_jax.model.lora import TARGETS
 from opengrok_jax.model.phi3 import Remat
 from opengrok_jax.model.sharding import MESH_AXES
 from opengrok_jax.storage import differences
 from opengrok_jax.training.batches import Normalize
+from opengrok_jax.training.objective import Objective
 
 SCRATCH = "scratch"
 DTYPES = ("float32", "bfloat16")
@@ -70,6 +72,8 @@ def check(given: Mapping[str, Any]) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         fine = number and math.isfinite(value) and holds(value)
         _require(fine, name, value, f"a number {expected}")
+    for name in ("teacher", "soft_targets"):
+        _require(isinstance(given[name], str), name, given[name], "a name, or ''")
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
     _require(rows % microbatches == 0, "microbatches", microbatches, expected)
@@ -86,6 +90,54 @@ def check(given: Mapping[str, Any]) -> None:
     known = init == SCRATCH or (bool(init) and (hub.is_name(init) or hub.folder_of(init).is_dir()))
     expected = "'scratch', a folder of Hugging Face or of a student, or a name on the hub"
     _require(known, "init", init, expected)
+
+
+def lora_options(lora: Any, init: str) -> dict[str, Any] | None:
+    """The adapters asked for: rank, alpha, targets; None = a full fine-tuning.
+
+    Args:
+      lora, init: as in `finetune.run`.
+
+    Raises:
+      ConfigError: an unknown key, a wrong value, or adapters on random weights.
+    """
+    _require(lora is None or isinstance(lora, Mapping), "lora", lora, "rank, alpha and targets")
+    if not lora:
+        return None
+    known = ("rank", "alpha", "targets")
+    if unknown := sorted(set(lora) - set(known)):
+        raise ConfigError(f"lora has no {', '.join(unknown)}; it has {', '.join(known)}")
+    rank, alpha, targets = (
+        lora.get(k, v) for k, v in zip(known, (None, None, TARGETS), strict=True)
+    )
+    whole = isinstance(rank, int) and not isinstance(rank, bool)
+    _require(whole and rank >= 0, "lora.rank", rank, "a whole number, 0 = full fine-tuning")
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    fine = number and math.isfinite(alpha) and alpha > 0
+    _require(fine, "lora.alpha", alpha, "a number above 0, often twice the rank")
+    several = isinstance(targets, (list, tuple)) and len(targets) > 0
+    fine = several and all(targets.count(t) == 1 and t in TARGETS for t in targets)
+    _require(fine, "lora.targets", targets, f"some of {', '.join(TARGETS)}, each once")
+    if not rank:
+        return None
+    if init == SCRATCH:
+        raise ConfigError(
+            f"lora.rank is {rank} with init 'scratch': adapters beside random weights that stay "
+            "random learn nothing useful; give a Hugging Face folder as init, or set lora.rank to 0"
+        )
+    return {"rank": rank, "alpha": alpha, "targets": [t for t in TARGETS if t in targets]}
+
+
+def check_sources(objective: Objective, *, teacher: str, soft_targets: str) -> None:
+    """Raises ConfigError for what the objective needs and lacks, and for what it would not read."""
+    needed = "the folder or hub name of a model: distill compares with it"
+    if objective.needs_teacher:
+        _require(bool(teacher), "teacher", teacher, needed)
+    else:
+        _require(not teacher, "teacher", teacher, "'': no term of distill compares with a model")
+    if not objective.needs_soft_targets:
+        expected = "'': only distill.loss 'topk' reads them"
+        _require(not soft_targets, "soft_targets", soft_targets, expected)
 
 
 def check_rows(rows_per_batch: int, microbatches: int, groups: int) -> None:

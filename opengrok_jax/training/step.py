@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.sharding import RULES, parameter_shardings
 from opengrok_jax.training.batches import Batch
-from opengrok_jax.training.losses import cross_entropy
+from opengrok_jax.training.objective import HARD, Objective, summed_loss
 
 
 class TrainState(NamedTuple):
@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: int32 scalar, updates done.
-      params: the model's parameters, in `param_dtype`.
+      params: the model's parameters, in `param_dtype`; with LoRA the adapters alone.
       opt_state: of the optimizer; moments in float32 whatever the parameters are stored in.
     """
 
@@ -47,14 +47,20 @@ class StepReport(NamedTuple):
 
 
 def abstract_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    trainable: nnx.filterlib.Filter = nnx.Param,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state of a model (which may be abstract itself).
+
+    `trainable` says which parameters an update changes.
 
     Raises:
       ConfigError: a parameter does not divide by its part of the mesh.
     """
-    params, of_params = nnx.state(model, nnx.Param), parameter_shardings(model, mesh)
+    params = nnx.state(model, trainable)
+    of_params = nnx.filter_state(parameter_shardings(model, mesh), trainable)
     moments = jax.eval_shape(lambda p: optimizer.init(_float32(p)), params)
     whole = NamedSharding(mesh, PartitionSpec())
     of_moments = optax.tree_utils.tree_map_params(
@@ -72,18 +78,21 @@ def abstract_state(
 
 
 def new_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, like: TrainState
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    like: TrainState,
+    trainable: nnx.filterlib.Filter = nnx.Param,
 ) -> TrainState:
     """The state before the first update, laid out as `like`.
 
-    The arrays of the model pass into the state: keep its graph, not its parameters.
+    The trainable arrays of the model pass into the state: keep its graph, not these.
     """
 
     def first(params: Any) -> TrainState:
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(_float32(params)))
 
     initialise = jax.jit(first, out_shardings=shardings(like), donate_argnums=0)
-    return initialise(nnx.state(model, nnx.Param))
+    return initialise(nnx.state(model, trainable))
 
 
 def shardings(state: TrainState) -> TrainState:
@@ -100,8 +109,14 @@ def make_train_step(
     rule: Rule,
     capacity: int,
     groups: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepReport]]:
-    """The update; takes a batch of (M, b, T) arrays and gives its old state's memory to the new.
+    objective: Objective = HARD,
+    teacher: nnx.GraphDef | None = None,
+) -> Callable[..., tuple[TrainState, StepReport]]:
+    """The update: (state, batch, *frozen, of_teacher=None) -> (state, report).
+
+    It takes a batch of (M, b, T) arrays and gives its old state's memory to the new. `frozen` are
+    the parameters that the state does not hold: none in a full fine-tuning, with LoRA the base;
+    `of_teacher` are those of the model beside the student. No gradient of either is formed.
 
     Each microbatch adds its summed loss, its total weight and the gradient of the sum; one division
     by the total weight comes after the last. The result is that of one large batch, however
@@ -112,16 +127,30 @@ def make_train_step(
       optimizer, rate: from optimizer.py.
       like: a state, or an abstract one: where each array lies, before and after.
       rule: of the masked attention.
-      capacity, groups: C and G of `losses.cross_entropy`, per microbatch.
+      capacity, groups: C and G of `losses.weighted_sum`, per microbatch.
+      objective: what is minimised.
+      teacher: of the model beside the student, if the objective needs one.
     """
 
-    def summed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _loss(graph, params, batch, rule=rule, capacity=capacity, groups=groups)
+    def update(
+        state: TrainState, batches: Batch, *frozen: Any, of_teacher: Any = None
+    ) -> tuple[TrainState, StepReport]:
+        def summed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            return summed_loss(
+                nnx.merge(graph, params, *frozen),
+                batch,
+                objective=objective,
+                rule=rule,
+                capacity=capacity,
+                groups=groups,
+                teacher=None if teacher is None else nnx.merge(teacher, of_teacher),
+            )
 
-    def update(state: TrainState, batches: Batch) -> tuple[TrainState, StepReport]:
+        gradient = jax.value_and_grad(summed, has_aux=True)
+
         def accumulate(carry: tuple[Any, ...], batch: Batch) -> tuple[tuple[Any, ...], None]:
             grads, loss, weight = carry
-            (more, heavier), added = jax.value_and_grad(summed, has_aux=True)(state.params, batch)
+            (more, heavier), added = gradient(state.params, batch)
             grads = jax.tree.map(lambda old, new: old + new.astype(jnp.float32), grads, added)
             grads = jax.lax.with_sharding_constraint(grads, shardings(like).params)
             return (grads, loss + more, weight + heavier), None
@@ -145,11 +174,17 @@ def make_train_step(
 
 def make_eval_step(
     graph: nnx.GraphDef, *, rule: Rule, capacity: int, groups: int
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """(summed loss, total weight) of one (b, T) batch, undivided; arguments as above."""
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """(params, batch, *frozen) -> (summed loss, total weight) of a (b, T) batch, undivided.
 
-    def evaluate(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _loss(graph, params, batch, rule=rule, capacity=capacity, groups=groups)
+    Cross-entropy whatever is minimised: the one number that runs of any objective share.
+    """
+
+    def evaluate(params: Any, batch: Batch, *frozen: Any) -> tuple[jax.Array, jax.Array]:
+        model = nnx.merge(graph, params, *frozen)
+        return summed_loss(
+            model, batch, objective=HARD, rule=rule, capacity=capacity, groups=groups
+        )
 
     return jax.jit(evaluate)
 
@@ -169,31 +204,15 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
 
     def put(x: np.ndarray) -> jax.Array:
         if microbatches:
-            x = x.reshape(microbatches, -1, x.shape[-1])
+            x = x.reshape(microbatches, -1, *x.shape[1:])
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return Batch(*map(put, batch))
+    return jax.tree.map(put, batch)
 
 
 def row_groups(mesh: Mesh) -> int:
     """G: over how many parts of the mesh the rows of a batch are split."""
     return int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
-
-
-def _loss(
-    graph: nnx.GraphDef, params: Any, batch: Batch, *, rule: Rule, capacity: int, groups: int
-) -> tuple[jax.Array, jax.Array]:
-    model: Any = nnx.merge(graph, params)
-    hidden = model.hidden(batch.tokens, batch.segment_ids, batch.positions, batch.key_mask, rule)
-    return cross_entropy(
-        model.logits,
-        hidden,
-        batch.targets,
-        batch.loss_weight,
-        batch.norm_weight,
-        capacity=capacity,
-        groups=groups,
-    )
 
 
 def _float32(params: Any) -> Any:

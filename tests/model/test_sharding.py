@@ -1,17 +1,21 @@
 """Meshes, and the same numbers on eight devices as on one."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
 from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.lora import adapt
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import (
     RULES,
@@ -21,7 +25,11 @@ from opengrok_jax.model.sharding import (
     on_mesh_of,
     parameter_axes,
     parameter_shardings,
+    reading_sharding,
 )
+from opengrok_jax.model.student import load_student, save_student
+from opengrok_jax.model.weights import save_hf
+from tests.together import together
 
 ON_EIGHT_DEVICES = """
 import warnings
@@ -136,7 +144,9 @@ def test_mesh_errors_name_sizes_and_devices(eight_devices: tuple[Path, str]) -> 
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_parameter_has_logical_axes(tied: bool) -> None:
     config = Phi3Config.tiny(61, tie_word_embeddings=tied)
-    model = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(
+        lambda: adapt(Phi3(config, rngs=nnx.Rngs(0)), rank=2, alpha=1.0, rngs=nnx.Rngs(0))
+    )
     for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         axes = parameter_axes(path)
         assert len(axes) == len(parameter.shape), path
@@ -145,6 +155,9 @@ def test_every_parameter_has_logical_axes(tied: bool) -> None:
         assert len(used) == len(set(used)), f"{path} uses a mesh axis twice"
     with pytest.raises(KeyError):
         parameter_axes(("layers", "mlp", "unheard_of", "weight"))
+    down = ("layers", "mlp", "down_proj", "lora")
+    assert parameter_axes((*down, "A")) == ("layer", None, "mlp")
+    assert parameter_axes((*down, "B")) == ("layer", "embed", None)
 
 
 def test_specs_on_one_device() -> None:
@@ -173,3 +186,95 @@ def test_on_mesh_of_sets_the_mesh_that_the_arrays_lie_on() -> None:
         assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
     with on_mesh_of({"a": jnp.ones(2)}):
         assert jax.sharding.get_abstract_mesh().empty
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "spec"),
+    [
+        ((9216, 3072), 1, (("fsdp", "data", "tensor"),)),
+        ((32064, 3072), 1, (("fsdp", "data", "tensor"),)),
+        ((12, 7), 1, (("fsdp",),)),  # 3 rows are left, and keep copies on `data` and `tensor`
+        ((7, 16), 1, (None,)),
+        ((12, 8, 5), 2, (("fsdp",), ("data", "tensor"))),  # layers first, then rows
+        ((16,), 2, (("fsdp", "data", "tensor"),)),
+    ],
+)
+def test_what_a_device_reads_is_a_run_of_rows(shape, axes, spec) -> None:
+    mesh = jax.sharding.AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
+    assert reading_sharding(shape, mesh, axes=axes).spec == PartitionSpec(*spec)
+
+
+LOADING = """
+import json, sys
+from pathlib import Path
+import jax, numpy as np
+from flax import nnx
+from opengrok_jax import processes
+from opengrok_jax.model.sharding import make_mesh
+from opengrok_jax.model.student import load_student, save_student
+from opengrok_jax.model.weights import load_hf
+
+def bytes_read():  # by read(2) and its like; what is imported counts, too
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+folder, meshes, student = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+with processes.joined():
+    for number, mesh in enumerate(map(lambda sizes: make_mesh(**sizes), meshes)):
+        for kind, load in (("hf", lambda: load_hf(folder / "hf", mesh=mesh)),
+                           ("student", lambda: load_student(folder / student, mesh=mesh)[0])):
+            load()  # imports and compiles
+            before = bytes_read()
+            model = load()
+            print(json.dumps([kind, number, bytes_read() - before]))
+            expected = np.load(folder / "expected.npz")
+            for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+                for shard in parameter[...].addressable_shards:
+                    np.testing.assert_array_equal(shard.data, expected[".".join(path)][shard.index])
+    save_student(folder / f"of {jax.process_count()}", model, model.config)
+"""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[..., Phi3]) -> Path:
+    """A model of 10 MB as safetensors, as a student, and as NumPy has it."""
+    folder = tmp_path_factory.mktemp("stored")
+    config = Phi3Config.tiny(
+        512, hidden_size=256, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4
+    )
+    model = random_model(config)
+    save_hf(model, config, folder / "hf")
+    save_student(folder / "student", model, config)
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    np.savez(folder / "expected.npz", **{".".join(map(str, path)): p[...] for path, p in flat})
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes as Linux does")
+def test_a_process_reads_its_share_and_no_more(stored: Path) -> None:
+    """Two processes, three meshes, columns split and copies kept: each reads about one half.
+
+    What they save together is then read by one process, on as many devices as there are.
+    """
+    meshes = [{"fsdp": 2}, {"data": 2, "fsdp": 1}, {"fsdp": 1, "tensor": 2}]
+    said = together(LOADING, str(stored), json.dumps(meshes), "student")
+    size = (stored / "hf" / "model.safetensors").stat().st_size
+    for lines in said:
+        rows = [json.loads(line) for line in lines.splitlines() if line.startswith('["')]
+        assert len(rows) == 2 * len(meshes)
+        for kind, number, read in rows:
+            assert 0.45 * size < read < 0.55 * size, (kind, meshes[number], read, size)
+    for folder in (stored / "of 2", stored / "student"):
+        flat = nnx.to_flat_state(nnx.state(load_student(folder)[0], nnx.Param))
+        with np.load(stored / "expected.npz") as expected:
+            for path, parameter in flat:
+                np.testing.assert_array_equal(parameter[...], expected[".".join(map(str, path))])
+
+
+@pytest.mark.slow
+def test_a_student_moves_to_other_meshes_and_numbers_of_processes(stored: Path) -> None:
+    """Saved by two processes of two devices, read by one of eight, and the other way round."""
+    meshes = [{"fsdp": 2, "tensor": 2}, {"data": 2, "fsdp": 2}, {"fsdp": 1, "data": 4}]
+    together(LOADING, str(stored), json.dumps(meshes), "student", devices=2)
+    meshes = [{"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 8}, {"fsdp": 2, "tensor": 4}]
+    together(LOADING, str(stored), json.dumps(meshes), "of 2", count=1, devices=8)
+    together(LOADING, str(stored), json.dumps([{"fsdp": 4}]), "of 1", count=4)

@@ -68,6 +68,18 @@ def test_slices_are_read_as_numpy_slices(tmp_path: Path) -> None:
     assert got.sum() == got.sum(), "an array that was read does not need the file any more"
 
 
+def test_a_file_cut_short_after_its_header_was_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "file", arrays())
+    tensor = read_header(tmp_path / "file")["a.last"]
+    with (tmp_path / "file").open("r+b") as file:
+        file.truncate(tensor.offset + 8)
+    with pytest.raises(CheckpointError, match=r"it ends within a\.last"):
+        tensor.read()
+    (tmp_path / "file").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot read weights: .*No such file"):
+        tensor.read()
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keep=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused(keep: float, tmp_path: Path) -> None:

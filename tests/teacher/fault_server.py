@@ -111,7 +111,9 @@ def serving(script: Script) -> Iterator[FaultServer]:
         thread.join()
 
 
-def completion(text: str, *, model: str = "tiny-teacher", finish: str = "stop") -> bytes:
+def completion(
+    text: str, *, model: str = "tiny-teacher", finish: str = "stop", logprobs: Any = None
+) -> bytes:
     """The JSON of a chat completion."""
     return json.dumps(
         {
@@ -124,6 +126,7 @@ def completion(text: str, *, model: str = "tiny-teacher", finish: str = "stop") 
                     "index": 0,
                     "message": {"role": "assistant", "content": text},
                     "finish_reason": finish,
+                    **({} if logprobs is None else {"logprobs": logprobs}),
                 }
             ],
             "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},

@@ -12,7 +12,7 @@ import pytest
 
 from opengrok_jax import records, storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherError
-from opengrok_jax.records import Response
+from opengrok_jax.records import Likely, Logprobs, Response
 from opengrok_jax.teacher import collect
 from tests.teacher.fault_server import Act, completion, echo, prompts, serving
 
@@ -86,7 +86,9 @@ def test_recorded_answers_become_responses_in_order(tmp_path, asked):
         "finish_reasons": {"stop": 7, "length": 1},
         "prompt_tokens": 0,
         "completion_tokens": 0,
+        "with_logprobs": 0,
     }
+    assert (tmp_path / "out" / "logprobs.jsonl").read_bytes() == b""
     rows = storage.read_records(tmp_path / "out" / "responses.jsonl", Response)
     assert [r.prompt_id for r in rows] == [p.id for p in prompts(8)]
     assert [r.text for r in rows] == [f"answer {n}" for n in range(7, -1, -1)]
@@ -117,6 +119,25 @@ def test_an_api_is_asked_and_told_of(tmp_path, asked):
     assert (row.endpoint, row.rights, row.source) == (server.base_url, "own-model", "api")
     assert (row.prompt_tokens, row.completion_tokens) == (7, 5)
     assert (counts["prompt_tokens"], counts["models_served"]) == (56, {"tiny-2026-11": 8})
+
+
+def test_log_probabilities_are_kept_and_their_lack_is_told(tmp_path, asked, capfd):
+    def script(body, n):
+        assert (body["logprobs"], body["top_logprobs"]) == (True, 2)
+        told = {"token": "hi", "logprob": -0.25, "bytes": [104, 105]}
+        content = [told | {"top_logprobs": [told]}]
+        # One prompt's answer comes without, as from an endpoint that ignores the wish.
+        ignored = body["messages"][0]["content"] == "What is the mood of post 3?"
+        return Act(body=completion("hi", logprobs=None if ignored else {"content": content}))
+
+    with serving(script) as server:
+        counts = from_api(server, asked, tmp_path / "out", top_logprobs=2)
+    assert counts["with_logprobs"] == 7
+    assert "1 of 8 answers came without usable log-probabilities" in capfd.readouterr().err
+    rows = storage.read_records(tmp_path / "out" / "logprobs.jsonl", Logprobs)
+    assert {row.prompt_id for row in rows} == {p.id for n, p in enumerate(prompts(8)) if n != 3}
+    assert rows[0].tokens == (Likely(bytes="6869", logprob=-0.25),)
+    assert rows[0].top == (rows[0].tokens,)
 
 
 def test_the_same_command_again_asks_nothing_and_writes_the_same(tmp_path, asked):

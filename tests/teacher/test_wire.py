@@ -46,6 +46,67 @@ def test_the_key_is_the_hash_of_the_bytes_sent_and_every_parameter_changes_it():
     assert len({made.key, *(o.key for o in others)}) == 5
 
 
+def test_log_probabilities_are_asked_for_only_when_wanted():
+    base = {"model": "m", "temperature": 0.7, "max_tokens": 64}
+    plain, asked = (
+        wire.body(prompts(1)[0], **base),
+        wire.body(prompts(1)[0], **base, top_logprobs=3),
+    )
+    assert asked == plain | {"logprobs": True, "top_logprobs": 3}
+
+
+def told(token, logprob, *others, raw=False):
+    """One entry of logprobs.content; `raw` gives the bytes beside the token's text."""
+    entry = {"token": token, "logprob": logprob}
+    entry["bytes"] = list(token.encode()) if raw else None
+    return entry | {"top_logprobs": [told(t, x, raw=raw) for t, x in others]} if others else entry
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_log_probabilities_are_read_as_bytes(raw):
+    content = [
+        told("hé", -0.5, ("hé", -0.5), ("ha", -1.25), raw=raw),
+        told("llo", 1e-5, ("llo", 1e-5), raw=raw),  # above 0 by rounding
+        told("<end>", -0.1, ("<end>", -0.1), raw=raw),  # told after the text by some
+    ]
+    answer = answer_in(completion("héllo", logprobs={"content": content}))
+    assert [bytes.fromhex(t.bytes).decode() for t in answer.tokens] == ["hé", "llo"]
+    assert [t.logprob for t in answer.tokens] == [-0.5, 0.0]
+    assert [[(bytes.fromhex(t.bytes).decode(), t.logprob) for t in one] for one in answer.top] == [
+        [("hé", -0.5), ("ha", -1.25)],
+        [("llo", 0.0)],
+    ]
+
+
+def test_a_token_may_end_inside_a_character():
+    content = [
+        {"token": "\\xf0\\x9f", "bytes": [240, 159], "logprob": -1, "top_logprobs": []},
+        {"token": "\\x98\\x80", "bytes": [152, 128], "logprob": -1, "top_logprobs": []},
+    ]
+    answer = answer_in(completion("😀", logprobs={"content": content}))
+    assert [t.bytes for t in answer.tokens] == ["f09f", "9880"]
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"content": None},
+        {"content": []},
+        {"content": [told("hello", -0.5)]},  # no alternatives
+        {"content": [told("hallo", -0.5, ("hallo", -0.5))]},  # another text
+        {"content": [told("hel", -0.5, ("hel", -0.5))]},  # cut
+        {"content": [told("hello", 0.5, ("hello", -0.5))]},  # no probability
+        {"content": [told("hello", float("nan"), ("hello", -0.5))]},
+        {"content": ["hello"]},
+        {"tokens": ["hello"], "token_logprobs": [-0.5]},  # the old completions form
+        [],
+    ],
+)
+def test_log_probabilities_that_cannot_be_used_are_left_and_the_answer_stays(logprobs):
+    answer = answer_in(completion("hello", logprobs=logprobs))
+    assert (answer.text, answer.tokens, answer.top) == ("hello", (), ())
+
+
 def test_an_answer_is_read_whole():
     assert answer_in(completion("hello", model="tiny-2", finish="length")) == wire.Answer(
         text="hello",

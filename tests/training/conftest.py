@@ -135,10 +135,12 @@ def settings(masked_file: Path) -> dict[str, Any]:
 CHILD = """
 import json, sys
 from pathlib import Path
+from opengrok_jax import processes
 from opengrok_jax.training import finetune
 given = json.loads(sys.argv[1])
 given["masked_file"], given["out"] = Path(given["masked_file"]), Path(given["out"])
-print(json.dumps(finetune.run(**given)))
+with processes.joined():
+    print(json.dumps(finetune.run(**given)))
 """
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from opengrok_jax.errors import DataError
 from opengrok_jax.model.rope import segment_positions
-from opengrok_jax.training import batches
+from opengrok_jax.soft_file import ABSENT, SoftFile, SoftRows, checksum, finish, write_part
+from opengrok_jax.training import batches, packing
 
 
 def drawn(example):
@@ -40,7 +41,11 @@ def drawn(example):
 )
 def test_fill_is_the_drawing(example, normalize, norm_weight):
     batch = batches.fill([[0, 1]], drawn(example), row_tokens=12, normalize=normalize)
-    assert {name: np.asarray(value)[0].tolist() for name, value in batch._asdict().items()} == {
+    assert {
+        name: np.asarray(value)[0].tolist()
+        for name, value in batch._asdict().items()
+        if name != "soft"
+    } == {
         "tokens": [5, 6, 7, 8, 9, 5, 4, 8, 9, 0, 0, 0],
         "segment_ids": [1, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0],
         "positions": [0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2],
@@ -49,7 +54,29 @@ def test_fill_is_the_drawing(example, normalize, norm_weight):
         "loss_weight": [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0],
         "norm_weight": norm_weight,
     }
-    assert {str(value.dtype) for value in batch} == {"int32", "bool", "float32"}
+    assert {str(value.dtype) for value in batch[:-1]} == {"int32", "bool", "float32"}
+
+
+def test_soft_targets_stand_where_their_token_is_predicted(example, tmp_path):
+    """The drawing again: the first example has stored distributions, the second none."""
+    data = drawn(example)
+    ids = np.array([[8, 3], [9, ABSENT]], np.int32)
+    logprobs = np.array([[-0.5, -1.5], [-0.25, 0]], np.float32)
+    row = SoftRows(id=data[0].id, fits=checksum(data[0]), ids=ids, logprobs=logprobs)
+    write_part(tmp_path, 0, [row], k=2)
+    finish(tmp_path, parts=1, k=2, facts={})
+    form = {"row_tokens": 12, "normalize": "token"}
+    batch = batches.fill([[1, 0], []], data, **form, soft_file=SoftFile(tmp_path))
+    assert batch.soft is not None
+    assert batch.soft.ids.shape == batch.soft.logprobs.shape == (2, 12, 2)
+    there = np.argwhere(batch.soft.ids[..., 0] != ABSENT).tolist()
+    assert there == [[0, 6], [0, 7]]  # the second example lies before: 4 tokens, then 2 and 3
+    np.testing.assert_array_equal(batch.soft.ids[0, 6:8], ids)
+    np.testing.assert_array_equal(batch.soft.logprobs[0, 6:8], logprobs)
+    plain = batches.fill([[1, 0], []], data, **form)
+    assert plain.soft is None
+    for with_soft, without in zip(batch[:-1], plain[:-1], strict=True):
+        np.testing.assert_array_equal(with_soft, without)
 
 
 def test_an_end_token_that_equals_padding_is_learnt(example):
@@ -70,42 +97,10 @@ def test_an_empty_row_bears_nothing(example):
 
 
 def test_positions_are_those_of_the_model(examples):
-    rows = batches.pack([len(e.tokens) for e in examples], 48)
+    rows = packing.pack([len(e.tokens) for e in examples], 48)
     batch = batches.fill(rows, examples, row_tokens=48, normalize="token")
     expected = segment_positions(jnp.asarray(batch.segment_ids))
     np.testing.assert_array_equal(batch.positions, expected)
-
-
-def test_pack_is_the_drawing():
-    assert batches.pack([5, 3, 4, 2, 1], 8) == [[0, 1], [2, 3, 4]]
-
-
-def best_fit_by_scan(lengths, row_tokens):
-    """The same by definition: longest first, the fullest row that fits, the latest among equals."""
-    rows, free = [], []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fitting = [space for space in free if space >= lengths[index]]
-        if fitting:
-            row = free.index(min(fitting))
-        else:
-            rows.append([])
-            free.append(row_tokens)
-            row = len(rows) - 1
-        rows[row].append(index)
-        free[row] -= lengths[index]
-    return rows
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=60))
-def test_pack_places_each_example_once_and_as_tightly_as_best_fit(lengths):
-    rows = batches.pack(lengths, 20)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    used = [sum(lengths[i] for i in row) for row in rows]
-    assert max(used) <= 20
-    expected = best_fit_by_scan(lengths, 20)
-    # Equal spaces are interchangeable: which row is taken differs, how full the rows get does not.
-    assert sorted(used) == sorted(sum(lengths[i] for i in row) for row in expected)
-    assert sum(sorted(used)[:2]) > 20 or len(rows) == 1  # no two rows would fit into one
 
 
 @given(
@@ -114,7 +109,7 @@ def test_pack_places_each_example_once_and_as_tightly_as_best_fit(lengths):
 )
 def test_every_response_token_bears_loss_once(example, sizes, normalize):
     data = [example(i, length=n, response=r) for i, (n, r) in enumerate(sizes)]
-    rows = batches.pack([len(e.tokens) for e in data], 20)
+    rows = packing.pack([len(e.tokens) for e in data], 20)
     batch = batches.fill(rows, data, row_tokens=20, normalize=normalize)
     assert batch.loss_weight.sum() == sum(r for _, r in sizes)
     assert batch.norm_weight.sum() == (
@@ -163,71 +158,11 @@ class TestCheckExamples:
             self.check([one])
 
 
-class TestDataOrder:
-    def order(self, rows=4, **changes):
-        given = {"rows_per_batch": 3, "epochs": 2.0, "max_steps": 0, "seed": 0} | changes
-        return batches.data_order(rows, **given)
-
-    def test_is_the_drawing(self):
-        """Also a golden value: a resumed run relies on this very order, in every NumPy."""
-        assert self.order().tolist() == [[0, 2, 1], [3, 3, 2], [1, 0, -1]]
-
-    @given(st.integers(1, 30), st.integers(1, 8), st.floats(0.1, 4), st.integers(0, 2**60))
-    def test_each_epoch_is_a_permutation(self, rows, rows_per_batch, epochs, seed):
-        order = batches.data_order(
-            rows, rows_per_batch=rows_per_batch, epochs=epochs, max_steps=0, seed=seed
-        )
-        flat = order.ravel()
-        total = max(round(epochs * rows), 1)
-        assert (flat[:total] >= 0).all()
-        assert (flat[total:] == -1).all()
-        assert len(flat) - total < rows_per_batch
-        for start in range(0, total - rows + 1, rows):
-            assert sorted(flat[start : start + rows]) == list(range(rows))
-
-    def test_more_epochs_only_append(self):
-        few, many = self.order(rows=9, epochs=2.0), self.order(rows=9, epochs=5.0)
-        np.testing.assert_array_equal(many[: len(few)], few)
-
-    def test_max_steps_only_cuts(self):
-        np.testing.assert_array_equal(
-            self.order(rows=9, epochs=5.0, max_steps=4), self.order(rows=9, epochs=5.0)[:4]
-        )
-
-    def test_seed_and_epoch_change_it(self):
-        first = self.order(rows=50, epochs=2.0, rows_per_batch=50)
-        other = self.order(rows=50, epochs=2.0, rows_per_batch=50, seed=1)
-        assert (first[0] != first[1]).any()
-        assert (first[0] != other[0]).any()
-
-    def test_in_order(self):
-        assert batches.in_order(5, rows_per_batch=3).tolist() == [[0, 1, 2], [3, 4, -1]]
-
-
-class TestCapacity:
-    bearing = np.array([3, 5, 2, 4], np.int32)
-
-    def test_is_the_drawing(self):
-        order = np.array([[2, 0, 3, 1]], np.int32)
-        of = batches.loss_capacity(order, self.bearing, parts=2, row_tokens=512)
-        assert of == 64
-
-    def test_never_more_than_there_are_positions(self):
-        order = np.array([[2, 0, 3, 1]], np.int32)
-        assert batches.loss_capacity(order, self.bearing, parts=2, row_tokens=6) == 12
-
-    def test_the_heaviest_part_counts(self):
-        order = np.array([[0, 2], [1, 3], [2, -1]], np.int32)
-        bearing = np.array([60, 70, 50, 63], np.int32)
-        assert batches.loss_capacity(order, bearing, parts=1, row_tokens=512) == 192
-        assert batches.loss_capacity(order, bearing, parts=2, row_tokens=512) == 128
-
-
 def test_packed_tells_what_is_in_it(examples):
     data = [e for e in examples if e.split == "train"]
     packed = batches.packed(
         data,
-        lambda rows: batches.data_order(rows, rows_per_batch=3, epochs=2.0, max_steps=0, seed=0),
+        lambda rows: packing.data_order(rows, rows_per_batch=3, epochs=2.0, max_steps=0, seed=0),
         row_tokens=48,
         normalize="token",
     )

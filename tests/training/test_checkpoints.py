@@ -16,8 +16,8 @@ from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
 from opengrok_jax.training.step import TrainState
 
 
-def state(step, size=600):
-    w = jnp.arange(float(size)).reshape(20, -1) + step
+def state(step):
+    w = jnp.arange(600.0).reshape(20, 30) + step
     return TrainState(step=jnp.int32(step), params={"w": w}, opt_state={"mu": w * 2})
 
 
@@ -64,6 +64,7 @@ def test_the_room_a_run_takes_up():
     w = jnp.zeros((20, 30))
     like = TrainState(step=jnp.int32(0), params={"w": w}, opt_state={"mu": w, "nu": w})
     assert bytes_on_disk(like) == 3 * (4 + 3 * 2400) + 4 * 2400
+    assert bytes_on_disk(like, like.params) == bytes_on_disk(like) + 2400
 
 
 def test_a_new_folder_has_none(folder):
@@ -296,7 +297,7 @@ def test_damaged_best_parameters_that_no_state_can_bring_back(folder, capsys):
     shutil.copytree(folder / "best" / "1", whole)
     flip_a_bit(largest_file(folder / "best" / "1"))
     for _ in range(2):
-        with pytest.raises(CheckpointError, match="damaged.*the state of step 3 is good") as caught:
+        with pytest.raises(CheckpointError, match="damaged.*The state of step 3 is good") as caught:
             restored(folder)
         assert "\n" not in str(caught.value)
         assert names(folder / "last") == ["2", "3"]
@@ -341,10 +342,10 @@ def test_what_killed_saves_left_does_not_pile_up(folder):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Room for two states of `state(.., 200_000)`, 2.4 MB each, and not for three."""
+    """A file system of 8 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -357,14 +358,14 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_what_was_kept_stays(small_
     """Then, with room again, the next states are kept as if nothing had been."""
 
     def random(step):
-        w = jax.random.normal(jax.random.key(step), (20, 5000))  # not to be compressed
+        w = jax.random.normal(jax.random.key(step), (20, 12_500))  # 1 MB, not to be compressed
         return TrainState(step=jnp.int32(step), params={"w": w}, opt_state={"mu": w * 2})
 
     folder, filler = small_disk / "checkpoints", small_disk / "filler"
     with opened(folder) as checkpoints:
         checkpoints.save(random(1), host(1))
         checkpoints.save(random(2), host(2))
-    filler.write_bytes(bytes(int(3.8e6)))
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 1_000_000))
     with pytest.raises(StorageError, match="No space left on device; free some space") as caught:
         with opened(folder) as checkpoints:
             checkpoints.save(random(3), host(3))

@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,13 @@ from flax import nnx
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.masked_file import write_masked
 from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.lora import WEIGHTS
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import load_student
+from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
-from opengrok_jax.training import finetune
+from opengrok_jax.training import finetune, soft_targets
+from tests.together import begin, environments, finish
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,7 @@ def test_it_learns_and_says_so(finished, examples, metrics):
         "stopped_early": False,
         "normalize": "token",
         "parameters": sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        "trained_parameters": sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
         "train_examples": 30,
         "valid_examples": 5,
         "rows": summary["rows"],
@@ -154,6 +157,86 @@ def test_weights_of_a_checkpoint_are_where_it_begins(settings, examples, tmp_pat
     assert "`model` is for init 'scratch'" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def with_adapters(settings, tmp_path_factory):
+    """Settings that train adapters beside the weights of a folder; these have wrong opinions."""
+    folder = tmp_path_factory.mktemp("base") / "hf"
+    config = Phi3Config.tiny(64, **settings["model"] | {"initializer_range": 0.3})
+    save_hf(Phi3(config, rngs=nnx.Rngs(11)), config, folder)
+    lora = {"rank": 4, "alpha": 8.0, "targets": ["qkv_proj", "down_proj"]}
+    more = {"init": str(folder), "model": {}, "max_steps": 16, "learning_rate": 2e-2}
+    return settings | more | {"lora": lora}
+
+
+@pytest.fixture(scope="module")
+def adapted(with_adapters, tmp_path_factory):
+    """An uninterrupted run of them: its folder and summary."""
+    out = tmp_path_factory.mktemp("adapted")
+    return out, finetune.run(out=out, **with_adapters)
+
+
+def bits(folder):
+    return {name: t.read() for name, t in read_folder(folder).items()}
+
+
+def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, examples, metrics):
+    out, summary = adapted
+    rows = metrics(out)
+    assert rows[-1]["train_loss"] < 0.85 * rows[0]["train_loss"]
+    assert summary["trained_parameters"] == 2 * 4 * ((32 + 64) + (48 + 32))
+    assert summary["parameters"] == 2 * 64 * 32 + 32 + 2 * (64 + 32 * (64 + 32 + 96 + 48))
+    model, config = load_student(out / "student")
+    found = mean_token_loss(model, [e for e in examples if e.split == "valid"])
+    assert found == pytest.approx(summary["best_valid_loss"], rel=1e-5)
+
+    save_hf(model, config, out / "hf")
+    base, ours = bits(Path(with_adapters["init"])), bits(out / "hf")
+    adapter = {name: t.read() for name, t in read_header(out / "adapter" / WEIGHTS).items()}
+    assert len(adapter) == 2 * 2 * 2
+    for name, weight in base.items():
+        a, b = (f"base_model.model.{name.removesuffix('weight')}lora_{x}.weight" for x in "AB")
+        if a in adapter:
+            summed = weight + 2.0 * adapter[b] @ adapter[a]
+            np.testing.assert_allclose(ours[name], summed, rtol=1e-6, atol=1e-6)
+            assert np.abs(ours[name] - weight).max() > 1e-3
+        else:
+            np.testing.assert_array_equal(ours[name], weight, name)
+
+
+def test_no_checkpoint_holds_the_base(adapted, finished):
+    def speak_of(name, out):
+        files = [p for p in (out / "checkpoints").rglob("*") if p.is_file()]
+        return any(name in p.read_bytes() for p in files)
+
+    assert speak_of(b"embed_tokens", finished[0])
+    assert not speak_of(b"embed_tokens", adapted[0])
+    assert speak_of(b"lora", adapted[0])
+
+
+def test_adapters_killed_and_taken_up_are_the_same_run(with_adapters, adapted, start, tmp_path):
+    given = with_adapters | {"out": tmp_path, "save_every": 1}
+    status, said = end_when(start(given), tmp_path, 5, signal.SIGKILL)
+    assert status == -signal.SIGKILL, said
+    finetune.run(**given)
+    assert_same_run(tmp_path, adapted[0])
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        found, expected = (o / "adapter" / name for o in (tmp_path, adapted[0]))
+        assert found.read_bytes() == expected.read_bytes()
+
+
+def test_adapters_on_another_base_are_refused(with_adapters, adapted, tmp_path):
+    base = Path(with_adapters["init"])
+    shutil.copytree(base, tmp_path / "before")
+    body = bytearray((base / "model.safetensors").read_bytes())
+    body[-1] ^= 1
+    try:
+        (base / "model.safetensors").write_bytes(body)
+        with pytest.raises(RunFolderError, match="base_digest was"):
+            finetune.run(out=adapted[0], **with_adapters)
+    finally:
+        shutil.copy(tmp_path / "before" / "model.safetensors", base)
+
+
 def test_nothing_is_begun_with_a_wrong_value(settings, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="learning_rate"):
@@ -176,16 +259,19 @@ def test_a_split_that_is_missing_is_named(settings, examples, tmp_path):
 MESHES = """
 import json, shutil, sys
 from pathlib import Path
+from opengrok_jax import processes
 from opengrok_jax.training import finetune
 given = json.loads(sys.argv[1])
 out, meshes, moved = Path(given.pop("out")), given.pop("meshes"), given.pop("moved")
 given["masked_file"] = Path(given["masked_file"])
-for number, mesh in enumerate(meshes):
-    finetune.run(**given, out=out / str(number), mesh=mesh)
-for number, mesh in enumerate(moved):
-    shutil.copytree(out / "0", out / f"moved {number}")
-    shutil.rmtree(out / f"moved {number}" / "checkpoints" / "last" / "4")
-    finetune.run(**given, out=out / f"moved {number}", mesh=mesh)
+with processes.joined():
+    for number, mesh in enumerate(meshes):
+        finetune.run(**given, out=out / str(number), mesh=mesh)
+    for number, mesh in enumerate(moved):
+        half = out / f"moved {number}"
+        processes.on_first(lambda: shutil.copytree(out / "one", half))
+        processes.on_first(lambda: shutil.rmtree(half / "checkpoints" / "last" / "4"))
+        finetune.run(**given, out=half, mesh=mesh)
 """
 
 
@@ -194,40 +280,180 @@ def mesh(data, fsdp, tensor):
 
 
 @pytest.mark.parametrize(
-    ("meshes", "moved"),
+    ("which", "count", "meshes", "moved"),
     [
-        ([mesh(2, 2, 2)], []),
+        ("settings", 1, [mesh(2, 2, 2)], []),
+        ("with_adapters", 1, [mesh(2, 2, 2)], []),
         pytest.param(
+            "settings",
+            1,
             [mesh(8, 1, 1), mesh(1, 8, 1), mesh(1, 4, 2), mesh(4, 1, 2)],
             [mesh(2, 2, 2), mesh(1, 4, 2)],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "settings",
+            2,
+            [mesh(2, 2, 2), mesh(1, 8, 1), mesh(4, 1, 2)],
+            [mesh(8, 1, 1)],
+            marks=[pytest.mark.slow, pytest.mark.timeout(900)],
+        ),
     ],
 )
-def test_eight_devices_compute_what_one_does(settings, tmp_path, metrics, meshes, moved):
-    """On each mesh, and in a run that moves from one mesh to another half-way."""
-    given = settings | {"rows_per_batch": 16, "max_steps": 4, "eval_every": 2, "save_every": 2}
+def test_eight_devices_compute_what_one_does(
+    request, tmp_path, metrics, which, count, meshes, moved
+):
+    """Of one or two processes, on each mesh, and in runs begun on one device and taken up here."""
+    given = request.getfixturevalue(which) | {
+        "rows_per_batch": 16,
+        "max_steps": 4,
+        "eval_every": 2,
+        "save_every": 2,
+    }
     finetune.run(out=tmp_path / "one", **given)
     given |= {"out": str(tmp_path), "meshes": meshes, "moved": moved}
     given["masked_file"] = str(given["masked_file"])
     del given["mesh"]
-    done = subprocess.run(
-        [sys.executable, "-c", MESHES, json.dumps(given)],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("going on from step 2") == len(moved)
+    words = ["-c", MESHES, json.dumps(given)]
+    statuses, said = both_end(begin(words, count, devices=8 // count), 280 * count)
+    assert statuses == [0] * count, said
+    assert said[0].count("going on from step 2") == len(moved)
     names = [*map(str, range(len(meshes))), *(f"moved {n}" for n in range(len(moved)))]
     for name in names:
-        for found, expected in zip(
-            metrics(tmp_path / name), metrics(tmp_path / "one"), strict=True
-        ):
-            assert {k: v is None for k, v in found.items()} == {
-                k: v is None for k, v in expected.items()
-            }
-            for key, value in expected.items():
-                assert value is None or found[key] == pytest.approx(value, rel=2e-5), (name, key)
+        assert_same_losses(metrics(tmp_path / name), metrics(tmp_path / "one"))
+        assert_near(tmp_path / name, tmp_path / "one")
+
+
+def both_end(processes, seconds=240):
+    """Exit statuses and what was said on standard error."""
+    done = finish(processes, seconds)
+    return [status for status, _, _ in done], [said for _, _, said in done]
+
+
+def after_rows(out, rows, processes):
+    """Waits until metrics.jsonl has so many rows."""
+    path, deadline = out / "metrics.jsonl", time.monotonic() + 240
+    while not path.exists() or path.read_bytes().count(b"\n") < rows:
+        assert all(p.poll() is None for p in processes), both_end(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def assert_same_losses(found, expected):
+    """Rows of metrics.jsonl: float32 sums in another order, nothing else."""
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        for name, rel in (("train_loss", 1e-6), ("valid_loss", 1e-6), ("grad_norm", 2e-5)):
+            one, two = row[name], other[name]
+            assert (one is None) == (two is None)
+            assert one is None or one == pytest.approx(two, rel=rel), (row["step"], name)
+
+
+def assert_near(out, other):
+    """The students of two runs, which differ in the order of sums."""
+    found, expected = (nnx.state(load_student(o / "student")[0], nnx.Param) for o in (out, other))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        # Adam makes a step of the learning rate, 0.01, out of a gradient that is all rounding.
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
+def test_two_processes_compute_what_one_does(settings, start, tmp_path, metrics):
+    """The whole of it in small; then one process takes up what the two left at half-way."""
+    given = settings | {"max_steps": 4, "eval_every": 2, "save_every": 2}
+    one = finetune.run(out=tmp_path / "one", **given)
+    two = given | {"out": tmp_path / "two", "mesh": mesh(1, 2, 1)}
+    done = finish([start(two, **each) for each in environments(2)])
+    for status, out, said in done:
+        assert status == 0, said
+        summary = json.loads(out.splitlines()[-1])
+        assert summary == one | {"best_valid_loss": pytest.approx(one["best_valid_loss"], rel=1e-6)}
+    assert "finetune: 4/4 steps" in done[0][2]
+    assert "finetune" not in done[1][2]
+    shutil.copytree(tmp_path / "two", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "checkpoints" / "last" / "4")
+    finetune.run(out=tmp_path / "moved", **given)
+    for name in ("two", "moved"):
+        assert_same_losses(metrics(tmp_path / name), metrics(tmp_path / "one"))
+        assert_near(tmp_path / name, tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(settings, finished, start, tmp_path, metrics):
+    """One is killed, one is asked to end; taken up by one process, it is the run of one process."""
+    given = settings | {"out": tmp_path, "save_every": 1, "mesh": mesh(1, 2, 1)}
+    running = [start(given, **each) for each in environments(2)]
+    after_rows(tmp_path, 4, running)
+    running[1].kill()
+    statuses, said = both_end(running)
+    assert statuses == [7, -signal.SIGKILL], said
+    assert "another process of this run has ended" in said[0]
+    running = [start(given, **each) for each in environments(2)]
+    after_rows(tmp_path, 12, running)
+    running[1].terminate()
+    statuses, said = both_end(running)
+    assert statuses == [143, 143], said
+    assert "going on from step" in said[0]
+    assert "step" not in said[1]
+    finetune.run(**given | {"mesh": mesh(1, 1, 1)})
+    assert_same_losses(metrics(tmp_path), metrics(finished[0]))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["best_step"] == finished[1]["best_step"]
+
+
+@pytest.mark.slow
+def test_a_damaged_state_is_set_aside_by_two_processes(settings, start, tmp_path, metrics):
+    """Whichever of them cannot read its part: started again at most once, they go on before it."""
+    given = settings | {"max_steps": 4, "eval_every": 2, "save_every": 2, "mesh": mesh(1, 2, 1)}
+    given |= {"out": tmp_path / "run"}
+    statuses, said = both_end([start(given, **each) for each in environments(2)])
+    assert statuses == [0, 0], said
+    expected, last = metrics(tmp_path / "run"), tmp_path / "run" / "checkpoints" / "last"
+    files = [path for path in (last / "4" / "arrays").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    statuses, said = both_end([start(given, **each) for each in environments(2)])
+    assert (last / "4.damaged").is_dir()
+    assert (last / "2").is_dir()
+    if statuses != [0, 0]:
+        assert any("start all processes again" in text for text in said), said
+        statuses, said = both_end([start(given, **each) for each in environments(2)])
+        assert statuses == [0, 0], said
+    assert "going on from step 2" in said[0]
+    assert_same_losses(metrics(tmp_path / "run"), expected)
+
+
+def test_distillation_from_stored_and_from_present_teachers(settings, finished, tmp_path, metrics):
+    """A trained student teaches another: stored top-k and the model itself agree where k is all."""
+    teacher = finished[0] / "student"
+    soft_targets.run(
+        masked_file=settings["masked_file"], teacher=teacher, out=tmp_path / "soft", k=63
+    )
+    short = settings | {"max_steps": 6, "rule": "none"}
+    runs = {
+        "topk": {
+            "distill": {"loss": "topk", "weight": 0.5},
+            "soft_targets": str(tmp_path / "soft"),
+        },
+        "full": {"distill": {"loss": "forward_kl", "weight": 0.5}, "teacher": str(teacher)},
+        "hard": {},
+        "states": {"distill": {"relation_weight": 1.0}, "teacher": str(teacher)},
+    }
+    losses = {}
+    for name, changes in runs.items():
+        summary = finetune.run(**short | changes, out=tmp_path / name)
+        losses[name] = [row["train_loss"] for row in metrics(tmp_path / name)]
+        assert ("soft_share" in summary) == (name == "topk")
+    np.testing.assert_allclose(losses["topk"], losses["full"], rtol=1e-4)
+    assert losses["hard"][-1] != pytest.approx(losses["full"][-1], rel=1e-2)
+    assert losses["states"][0] > losses["hard"][0]
+
+
+def test_a_distillation_that_lacks_something_is_refused(settings, tmp_path):
+    for changes, error, said in (
+        ({"distill": {"loss": "forward_kl", "weight": 1}}, ConfigError, "teacher is ''; expected"),
+        ({"teacher": "somewhere"}, ConfigError, "teacher is 'somewhere'; expected '': no term"),
+        ({"soft_targets": "x"}, ConfigError, "soft_targets is 'x'; expected ''"),
+        ({"distill": {"loss": "topk", "weight": 1}}, DataError, "no finished soft targets"),
+    ):
+        with pytest.raises(error, match=said):
+            finetune.run(**settings | changes, out=tmp_path / "out")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from opengrok_jax.training import batches
-from opengrok_jax.training.losses import cross_entropy, gather
+from opengrok_jax.training.losses import cross_entropy, gather, weighted_sum
 
 B, T, D, V = 4, 15, 7, 23
 
@@ -30,6 +30,17 @@ def logits(hidden):
     return hidden @ jnp.asarray(HEAD).T
 
 
+def summed(head, hidden, targets, loss_weight, norm_weight, **given):
+    """Summed cross-entropy and total weight, as `objective.summed_loss` makes them."""
+    total = weighted_sum(
+        lambda hidden, targets: cross_entropy(head(hidden), targets),
+        (hidden, targets),
+        loss_weight,
+        **given,
+    )
+    return total, jnp.sum(norm_weight)
+
+
 def arrays(case):
     return [jnp.asarray(case[n]) for n in ("hidden", "targets", "loss_weight", "norm_weight")]
 
@@ -51,7 +62,7 @@ def oracle(case):
 def test_equals_the_definition(case, groups, chunk, spare):
     most = int((case["loss_weight"] > 0).reshape(groups, -1).sum(axis=1).max())
     given = {"capacity": most + spare, "groups": groups, "chunk": chunk}
-    found = jax.jit(functools.partial(cross_entropy, logits, **given))(*arrays(case))
+    found = jax.jit(functools.partial(summed, logits, **given))(*arrays(case))
     np.testing.assert_allclose(found, oracle(case), rtol=1e-6)
 
 
@@ -66,7 +77,7 @@ def test_chunks_and_gathering_leave_the_gradient_as_it_is(case):
         return jnp.sum(rest[1] * losses)
 
     def chunked(hidden):
-        return cross_entropy(logits, hidden, *rest, capacity=32, groups=2, chunk=5)[0]
+        return summed(logits, hidden, *rest, capacity=32, groups=2, chunk=5)[0]
 
     found, expected = (jax.jit(jax.grad(f))(hidden) for f in (chunked, plain))
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -84,9 +95,7 @@ def test_half_a_weight_is_half_a_weight():
         ([0, 0, 0, 0.5], 3),
     ]:
         loss_weight = jnp.asarray([weight], jnp.float32)
-        total, norm = cross_entropy(
-            lambda h: h, hidden, targets, loss_weight, loss_weight, capacity=4
-        )
+        total, norm = summed(lambda h: h, hidden, targets, loss_weight, loss_weight, capacity=4)
         assert float(total / norm) == pytest.approx(expected, rel=1e-6)
 
 
@@ -97,7 +106,7 @@ def test_what_stands_at_weight_0_changes_nothing(case):
     others = np.where(idle, V - 1 - np.asarray(targets), np.asarray(targets))
 
     def loss(hidden, targets):
-        return cross_entropy(logits, hidden, targets, loss_weight, norm_weight, capacity=B * T)
+        return summed(logits, hidden, targets, loss_weight, norm_weight, capacity=B * T)
 
     both = jax.jit(jax.value_and_grad(lambda h, t: loss(h, t)[0]))
     before, gradient = both(hidden, targets)
@@ -110,7 +119,7 @@ def test_packing_changes_no_loss(example):
     """Each example alone in a row, and all in few rows: the same sums (here 4 and 2 positions)."""
     data = [example(1, length=6, response=4), example(2, length=5, response=2)]
     table = jnp.asarray(np.random.default_rng(2).standard_normal((61, 61)), jnp.float32)
-    loss = jax.jit(functools.partial(cross_entropy, lambda h: h, capacity=12))
+    loss = jax.jit(functools.partial(summed, lambda h: h, capacity=12))
     sums = []
     for rows in ([[0], [1]], [[], [1, 0]], [[0, 1], []]):
         for normalize in ("token", "example"):
@@ -127,7 +136,7 @@ def test_gather_is_the_drawing():
     targets = jnp.asarray([[0, 0, 8, 9, 0], [0, 8, 7, 0, 0]], jnp.int32)
     loss_weight = jnp.asarray([[0, 0, 1, 1, 0], [0, 1, 1, 0, 0]], jnp.float32)
     hidden = jnp.arange(10, dtype=jnp.float32).reshape(2, 5, 1)
-    rows, found, weight = gather(hidden, targets, loss_weight, capacity=6, groups=1)
+    rows, found, weight = gather((hidden, targets, loss_weight), loss_weight, 6, 1)
     assert found.tolist() == [[8, 9, 8, 7, 0, 0]]
     assert weight.tolist() == [[1, 1, 1, 1, 0, 0]]
     assert rows[0, :4, 0].tolist() == [2, 3, 6, 7]
@@ -149,7 +158,7 @@ def test_no_more_logits_than_promised(case, chunk, largest):
     hidden, *rest = arrays(case)
 
     def loss(hidden):
-        return cross_entropy(logits, hidden, *rest, capacity=24, chunk=chunk)[0]
+        return summed(logits, hidden, *rest, capacity=24, chunk=chunk)[0]
 
     jaxpr = jax.make_jaxpr(jax.grad(loss))(hidden).jaxpr
     wide = [s for s in shapes(jaxpr) if len(s) > 1 and s[-1] == V and s != (D, V)]

@@ -11,6 +11,7 @@ from opengrok_jax.training.settings import (
     check,
     check_rows,
     check_same,
+    lora_options,
     model_config,
     tokenizer_vocab,
 )
@@ -70,8 +71,8 @@ def test_a_wrong_value_is_named(given, name, value, said):
 
 
 def test_every_argument_is_looked_at(given):
-    """None is wrong for all of them; only files, sizes and the folder are checked elsewhere."""
-    for name in set(given) - {"masked_file", "out", "model"}:
+    """None is wrong for all of them but those that are checked elsewhere."""
+    for name in set(given) - {"masked_file", "out", "model", "lora", "distill"}:
         with pytest.raises((ConfigError, TypeError)):
             check(given | {name: None})
 
@@ -83,6 +84,48 @@ def test_patience_needs_evaluations(given):
 
 def test_a_name_on_the_hub_is_not_asked_for_yet(given):
     check(given | {"init": "me/model@v1"})
+
+
+FOUR = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+
+
+def test_adapters_are_asked_for_by_rank():
+    for nothing in (None, {}, {"rank": 0, "alpha": 32}, {"rank": 0, "alpha": 1.0, "targets": FOUR}):
+        assert lora_options(nothing, "/a/folder") is None
+        assert lora_options(nothing, "scratch") is None
+    given = {"rank": 16, "alpha": 32}
+    assert lora_options(given, "/a/folder") == given | {"targets": FOUR}
+    some = ("down_proj", "qkv_proj")
+    found = lora_options(given | {"targets": some}, "/a/folder")
+    assert found == given | {"targets": ["qkv_proj", "down_proj"]}, "their order plays no part"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"r": 8}, "lora has no r; it has rank, alpha, targets"),
+        ({"rank": -1}, "lora.rank is -1; expected a whole number"),
+        ({"rank": 2.0}, r"lora.rank is 2\.0"),
+        ({"rank": True}, "lora.rank is True"),
+        ({"alpha": 0}, "lora.alpha is 0; expected a number above 0"),
+        ({"alpha": None}, "lora.alpha is None"),
+        ({"alpha": float("nan")}, "lora.alpha is nan"),
+        ({"targets": ()}, "lora.targets is .*; expected some of qkv_proj, o_proj"),
+        ({"targets": "qkv_proj"}, "lora.targets is 'qkv_proj'"),
+        ({"targets": ("q_proj",)}, "lora.targets"),
+        ({"targets": ("o_proj", "o_proj")}, "each once"),
+    ],
+)
+def test_wrong_adapters_are_named(change, said):
+    with pytest.raises(ConfigError, match=said):
+        lora_options({"rank": 8, "alpha": 16} | change, "/a/folder")
+
+
+def test_adapters_on_random_weights_are_refused():
+    with pytest.raises(ConfigError, match="give a Hugging Face folder as init, or set"):
+        lora_options({"rank": 8, "alpha": 16}, "scratch")
+    with pytest.raises(ConfigError, match="lora is 8"):
+        lora_options(8, "/a/folder")
 
 
 def test_rows_are_shared_out_evenly():

@@ -1,4 +1,6 @@
+import copy
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,11 @@ import pytest
 from flax import nnx
 
 from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.lora import ADAPTERS, BASE, adapt, merged
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import create_sharded, make_mesh
-from opengrok_jax.training import batches, optimizer, step
+from opengrok_jax.training import batches, optimizer, packing, step
 
 RATE = optax.constant_schedule(1.0)
 CAPACITY = 64
@@ -85,7 +89,7 @@ def lonely(bench):
 @pytest.mark.parametrize("normalize", ["token", "example"])
 @pytest.mark.parametrize("microbatches", [1, 3])
 def test_packing_and_microbatches_change_no_gradient(bench, lonely, normalize, microbatches):
-    rows = batches.pack([len(e.tokens) for e in bench.data], 48)
+    rows = packing.pack([len(e.tokens) for e in bench.data], 48)
     assert max(len(row) for row in rows) > 1
     rows = [rows[0], *([] for _ in range(-len(rows) % 3)), *rows[1:]]  # uneven microbatches
     found = bench.step(rows, normalize=normalize, microbatches=microbatches)
@@ -121,6 +125,81 @@ def test_grad_norm_is_that_of_the_gradient(lonely):
     assert norm == pytest.approx(np.sqrt(squares), rel=1e-4)
 
 
+def test_adapters_get_the_gradient_of_the_weights_they_add_up_to(bench, mesh):
+    """dA = s B^T dW and dB = s dW A^T, with dW from a full step of the merged weights."""
+    scale, rows, rng = 5 / 2, [[i] for i in range(len(bench.data))], np.random.default_rng(0)
+    model = nnx.eval_shape(
+        lambda: adapt(Phi3(bench.config, rngs=nnx.Rngs(0)), rank=2, alpha=5.0, rngs=nnx.Rngs(0))
+    )
+    graph = nnx.graphdef(model)
+    start = jax.tree.map(
+        lambda p: rng.normal(0, 0.1, p.shape).astype(np.float32), nnx.state(model, ADAPTERS)
+    )
+    adapters, base = (jax.tree.map(jnp.array, x) for x in (start, bench.params))
+    like = step.abstract_state(model, SGD, mesh, ADAPTERS)
+    given: Any = {"rule": "exclude", "capacity": CAPACITY, "groups": 1}
+    update = step.make_train_step(graph, SGD, RATE, like, **given)
+    state = step.TrainState(jnp.zeros((), jnp.int32), adapters, SGD.init(adapters))
+    batch = step.place(bench.batch(rows, "token"), mesh, microbatches=2)
+    state, report = update(state, batch, base)
+    for found, expected in zip(*map(jax.tree.leaves, (base, bench.params)), strict=True):
+        np.testing.assert_array_equal(found, expected, "the base is what it was")
+
+    full: Any = copy.copy(bench)
+    full.params = jax.tree.map(
+        np.array,
+        nnx.state(merged(nnx.merge(graph, jax.tree.map(jnp.array, start), base)), nnx.Param),
+    )
+    loss, _, gradient = full.step(rows)
+    assert float(report.loss) == pytest.approx(loss, rel=1e-5)
+    compared, squares = 0, 0.0
+    for room, names in gradient["layers"].items():
+        for name in names:
+            if name.endswith("_proj"):
+                before, after = (x["layers"][room][name]["lora"] for x in (start, state.params))
+                dw = gradient["layers"][room][name]["weight"].get_value()
+                a, b = (before[part].get_value() for part in "AB")
+                wanted = {"A": np.swapaxes(b, 1, 2) @ dw, "B": dw @ np.swapaxes(a, 1, 2)}
+                for part, want in wanted.items():
+                    got = before[part].get_value() - np.asarray(after[part].get_value())
+                    np.testing.assert_allclose(got, scale * want, atol=2e-6)
+                    assert np.abs(want).max() > 1e-3
+                    squares += float(((scale * want).astype(np.float64) ** 2).sum())
+                    compared += 1
+    assert compared == 8
+    assert float(report.grad_norm) == pytest.approx(np.sqrt(squares), rel=1e-4)
+
+
+def test_beside_adapters_no_gradient_of_a_weight_is_formed(mesh):
+    """The compiled update has no room for even one projection's, nor for moments of the base."""
+    wide = Phi3Config.tiny(64, hidden_size=128, intermediate_size=256, num_hidden_layers=4)
+    adamw = optimizer.make_optimizer(rate=RATE, weight_decay=0.1, clip_norm=1.0)
+    batch = batches.fill([[]], [], row_tokens=16, normalize="token")
+
+    def buffers(trainable: Any) -> tuple[int, int, int]:
+        def make() -> Phi3:
+            model = Phi3(wide, rngs=nnx.Rngs(0), remat="full")
+            if trainable is ADAPTERS:
+                adapt(model, rank=4, alpha=8.0, rngs=nnx.Rngs(0))
+            return model
+
+        model = nnx.eval_shape(make)
+        base = nnx.state(model, BASE)
+        like = step.abstract_state(model, adamw, mesh, trainable)
+        given: Any = {"rule": "exclude", "capacity": 16, "groups": 1}
+        update = step.make_train_step(nnx.graphdef(model), adamw, RATE, like, **given)
+        frozen = (base,) if trainable is ADAPTERS else ()
+        compiled = update.lower(like, step.place(batch, mesh, microbatches=1), *frozen).compile()  # type: ignore[attr-defined]
+        used = compiled.memory_analysis()
+        largest = model.layers.mlp.gate_up_proj.weight.size * 4
+        return used.argument_size_in_bytes, used.temp_size_in_bytes, largest
+
+    with jax.set_mesh(mesh):
+        (state, work, largest), (state_of_all, work_of_all, _) = map(buffers, (ADAPTERS, nnx.Param))
+    assert work < largest < work_of_all
+    assert state < 0.4 * state_of_all
+
+
 @pytest.fixture(scope="module")
 def bfloat16_run(tiny, mesh, data):
     """Three updates of parameters in bfloat16; the last batch has a row of padding."""
@@ -128,7 +207,7 @@ def bfloat16_run(tiny, mesh, data):
     adamw = optimizer.make_optimizer(rate=rate, weight_decay=0.1, clip_norm=1.0)
     packed = batches.packed(
         data,
-        lambda rows: batches.data_order(
+        lambda rows: packing.data_order(
             rows, rows_per_batch=2, epochs=5 / rows, max_steps=0, seed=0
         ),
         row_tokens=48,
@@ -185,6 +264,6 @@ def test_place_cuts_rows_in_order(mesh, data):
     whole = step.place(batch, mesh)
     cut = step.place(batch, mesh, microbatches=2)
     assert cut.tokens.shape == (2, 2, 48)
-    for a, b, c in zip(batch, whole, cut, strict=True):
+    for a, b, c in zip(batch[:-1], whole[:-1], cut[:-1], strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, np.asarray(c).reshape(4, 48))

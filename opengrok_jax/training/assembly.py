@@ -1,0 +1,112 @@
+"""Model, optimizer and update put together, from shapes alone: for a run and for a plan of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from opengrok_jax.model import lora as adapters
+from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3, Remat
+from opengrok_jax.training import optimizer, step
+from opengrok_jax.training.objective import HARD, Objective
+
+# The settings of a fine-tuning that `assemble` takes as they are.
+ASSEMBLED = (
+    *("rule", "learning_rate", "warmup_share", "weight_decay", "clip_norm"),
+    *("remat", "dtype", "param_dtype", "seed"),
+)
+
+
+class Assembly(NamedTuple):
+    """What a fine-tuning runs, before any array exists.
+
+    Attributes:
+      create: makes the model with its adapters, if any; call it under `create_sharded`.
+      trainable: selects the parameters that are learnt.
+      base: shapes and dtypes of the parameters of the model without adapters.
+      graph: of the model.
+      optimizer: its update and its first state.
+      like: the abstract state, with shardings.
+      update: see `step.make_train_step`.
+    """
+
+    create: Callable[[], Phi3]
+    trainable: nnx.filterlib.Filter
+    base: Any
+    graph: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    like: step.TrainState
+    update: Callable[..., tuple[step.TrainState, step.StepReport]]
+
+
+def assemble(
+    config: Phi3Config,
+    devices: Mesh,
+    *,
+    steps: int,
+    capacity: int,
+    rule: Rule,
+    learning_rate: float,
+    warmup_share: float,
+    weight_decay: float,
+    clip_norm: float,
+    remat: Remat,
+    dtype: str,
+    param_dtype: str,
+    seed: int,
+    lora: Mapping[str, Any] | None = None,
+    objective: Objective = HARD,
+    teacher: Phi3Config | None = None,
+) -> Assembly:
+    """Puts a fine-tuning together; allocates nothing, and `devices` need not be attached.
+
+    Args:
+      config: sizes of the model.
+      devices: the mesh.
+      steps: updates in all, over which the schedule runs.
+      capacity: C of `losses.weighted_sum`.
+      rule, learning_rate, warmup_share, weight_decay, clip_norm, remat, dtype, param_dtype, seed:
+        as in `finetune.run`.
+      lora: rank, alpha, targets of the adapters; None = all parameters are learnt.
+      objective: what is minimised.
+      teacher: sizes of the model beside the student, if the objective needs one.
+
+    Raises:
+      ConfigError: a parameter does not divide by its part of the mesh.
+    """
+
+    def create() -> Phi3:
+        rngs = nnx.Rngs(seed)
+        model = Phi3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+        return adapters.adapt(model, **lora, rngs=rngs) if lora else model
+
+    abstract = nnx.eval_shape(create)
+    graph = nnx.graphdef(abstract)
+    trainable = adapters.ADAPTERS if lora else nnx.Param
+    rate = optimizer.schedule(learning_rate=learning_rate, steps=steps, warmup_share=warmup_share)
+    adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
+    like = step.abstract_state(abstract, adamw, devices, trainable)
+    update = step.make_train_step(
+        graph,
+        adamw,
+        rate,
+        like,
+        rule=rule,
+        capacity=capacity,
+        groups=step.row_groups(devices),
+        objective=objective,
+        teacher=None if teacher is None else graph_of(teacher, dtype),
+    )
+    base = nnx.state(abstract, adapters.BASE)
+    return Assembly(create, trainable, base, graph, adamw, like, update)
+
+
+def graph_of(config: Phi3Config, dtype: str) -> nnx.GraphDef:
+    """The graph of a model that is only run, without its parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype)))

@@ -1,0 +1,93 @@
+"""The examples of a masked file as two packed splits, held against what the model can take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from opengrok_jax.errors import DataError
+from opengrok_jax.records import MaskedExample
+from opengrok_jax.soft_file import SoftFile, response_positions
+from opengrok_jax.training import packing
+from opengrok_jax.training.batches import Normalize, Packed, check_examples, packed
+
+
+def pack_splits(
+    examples: Sequence[MaskedExample],
+    *,
+    masked_file: Path,
+    vocab_size: int,
+    row_tokens: int,
+    rows_per_batch: int,
+    microbatches: int,
+    epochs: float,
+    max_steps: int,
+    eval_every: int,
+    normalize: Normalize,
+    seed: int,
+    soft_file: SoftFile | None = None,
+) -> tuple[Packed, Packed | None]:
+    """The train split in the order in which it is learnt, and the validation split.
+
+    Args:
+      examples: of both splits, from `masked_file`.
+      vocab_size: V of the model.
+      row_tokens, rows_per_batch, microbatches, epochs, max_steps, eval_every, normalize, seed: as
+        in `finetune.run`; with eval_every 0 there is no validation split.
+      soft_file: distributions for the train split.
+
+    Raises:
+      DataError: a split is empty, or an example cannot be learnt from.
+    """
+    check_examples(examples, row_tokens=row_tokens, vocab_size=vocab_size, where=str(masked_file))
+    of_split = {name: [e for e in examples if e.split == name] for name in ("train", "valid")}
+    for name in ("train", "valid") if eval_every else ("train",):
+        if not of_split[name]:
+            raise DataError(
+                f"{masked_file} has no {name} examples; raise the share of the split when the "
+                "answers are curated" + (", or set eval_every to 0" if name == "valid" else "")
+            )
+    train = packed(
+        of_split["train"],
+        lambda rows: packing.data_order(
+            rows, rows_per_batch=rows_per_batch, epochs=epochs, max_steps=max_steps, seed=seed
+        ),
+        row_tokens=row_tokens,
+        normalize=normalize,
+        soft_file=soft_file,
+    )
+    if not eval_every:
+        return train, None
+    in_order = partial(packing.in_order, rows_per_batch=rows_per_batch // microbatches)
+    return train, packed(of_split["valid"], in_order, row_tokens=row_tokens, normalize=normalize)
+
+
+def soft_share(train: Packed, vocab_size: int) -> float:
+    """Share of the response tokens of the train split that have a stored distribution.
+
+    Raises:
+      DataError: they belong to other tokens, hold an id outside of the vocabulary, or there are
+        none.
+    """
+    assert train.soft_file is not None
+    total = stored = 0
+    for example in train.examples:
+        total += len(response_positions(example))
+        rows = train.soft_file.rows(example)
+        if rows is None:
+            continue
+        if (highest := int(rows.ids.max())) >= vocab_size:
+            raise DataError(
+                f"the soft targets of example {example.id} hold token id {highest}, the model's "
+                f"vocabulary is 0 to {vocab_size - 1}; make them with its tokenizer"
+            )
+        stored += int(np.any(rows.ids >= 0, axis=1).sum())
+    if not stored:
+        raise DataError(
+            "no response token of the train split has a stored distribution; make soft targets "
+            "for this masked file, or choose another distill.loss than 'topk'"
+        )
+    return stored / total

@@ -1,0 +1,74 @@
+"""What a run and a plan put together, from shapes alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from opengrok_jax.model.sharding import create_sharded, make_mesh
+from opengrok_jax.training import batches, step
+from opengrok_jax.training.assembly import assemble, graph_of
+from opengrok_jax.training.objective import Objective
+
+SETTINGS = {
+    "steps": 4,
+    "capacity": 64,
+    "rule": "exclude",
+    "learning_rate": 0.1,
+    "warmup_share": 0.0,
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "remat": "none",
+    "dtype": "float32",
+    "param_dtype": "bfloat16",
+    "seed": 3,
+}
+LORA = {"rank": 2, "alpha": 4.0, "targets": ["o_proj"]}
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(fsdp=1, devices=jax.devices()[:1])
+
+
+def names(state):
+    return {".".join(map(str, path)) for path, _ in nnx.to_flat_state(state)}
+
+
+def test_nothing_is_allocated(tiny, mesh):
+    made = assemble(tiny, mesh, **SETTINGS)
+    leaves = [*jax.tree.leaves(made.like), *jax.tree.leaves(made.base)]
+    assert {type(leaf) for leaf in leaves} == {jax.ShapeDtypeStruct}
+    assert {leaf.dtype for leaf in jax.tree.leaves(made.like.params)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_adapters_alone_are_in_the_state(tiny, mesh):
+    whole, adapted = assemble(tiny, mesh, **SETTINGS), assemble(tiny, mesh, **SETTINGS, lora=LORA)
+    some = {f"layers.self_attn.o_proj.lora.{name}" for name in "AB"}
+    assert names(adapted.like.params) == some
+    assert names(adapted.base) == names(whole.base) == names(whole.like.params)
+
+
+def test_the_update_takes_the_teacher_as_an_argument(tiny, mesh, examples):
+    """With a teacher equal to the student there is nothing to learn; with another there is."""
+    aim = Objective(loss="forward_kl", weight=1.0)
+    settings = {**SETTINGS, "param_dtype": "float32", "rule": "none"}
+    made = assemble(tiny, mesh, **settings, objective=aim, teacher=tiny)
+    assert made.graph == graph_of(tiny, "float32")
+    batch = batches.fill([[0], [1]], examples, row_tokens=48, normalize="token")
+    placed = step.place(batch, mesh, microbatches=1)
+    losses = []
+    with jax.set_mesh(mesh):
+        for scale in (1.0, 3.0):
+            student = create_sharded(made.create, mesh)
+            state = step.new_state(student, made.optimizer, made.like)
+            of_teacher = jax.tree.map(lambda x, by=scale: x * by, state.params)
+            before = jax.tree.map(np.array, of_teacher)
+            _, report = made.update(state, placed, of_teacher=of_teacher)
+            losses.append((float(report.loss), float(report.grad_norm)))
+            for a, b in zip(*map(jax.tree.leaves, (before, of_teacher)), strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert losses[0] == pytest.approx((0, 0), abs=1e-5)
+    assert losses[1][0] > 1e-4
+    assert losses[1][1] > 1e-3

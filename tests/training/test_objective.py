@@ -1,0 +1,224 @@
+"""The whole objective against float64 NumPy, and what must change nothing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.soft_file import (
+    ABSENT,
+    SoftFile,
+    SoftRows,
+    checksum,
+    finish,
+    response_positions,
+    write_part,
+)
+from opengrok_jax.training import batches, objective
+from opengrok_jax.training.objective import Objective
+
+K, ROW = 3, 40
+OBJECTIVES = {
+    "hard": Objective(),
+    "topk": Objective(loss="topk", weight=0.7),
+    "forward": Objective(loss="forward_kl", weight=0.4, temperature=2.0),
+    "reverse": Objective(loss="reverse_kl", weight=1.0),
+    "jsd": Objective(loss="jensen_shannon", weight=0.5, temperature=0.7),
+    "states": Objective(feature_weight=0.3, relation_weight=2.0, relation_window=3),
+    "all": Objective(loss="forward_kl", weight=0.5, feature_weight=0.1, relation_weight=0.1),
+}
+
+
+@pytest.fixture(scope="module")
+def data(examples):
+    return [e for e in examples if e.split == "train"][:6]
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Phi3Config) -> tuple[Phi3, Phi3]:
+    """A student, and a teacher of other weights and depth."""
+    deeper = Phi3Config.tiny(
+        tiny.vocab_size, hidden_size=tiny.hidden_size, num_hidden_layers=1, num_attention_heads=2
+    )
+
+    def random(config: Phi3Config, seed: int) -> Phi3:
+        graph, state = nnx.split(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0))))
+        rng = np.random.default_rng(seed)
+        draw = lambda x: jnp.asarray(rng.normal(0.3, 0.3, x.shape), x.dtype)  # noqa: E731
+        return nnx.merge(graph, jax.tree.map(draw, state))
+
+    return random(tiny, 1), random(deeper, 2)
+
+
+@pytest.fixture(scope="module")
+def soft_file(data, tmp_path_factory) -> SoftFile:
+    """Random distributions; every fifth position and the whole of the last example have none."""
+    folder, rng, rows = tmp_path_factory.mktemp("soft"), np.random.default_rng(5), []
+    for example in data[:-1]:
+        count = len(response_positions(example))
+        ids = np.stack([rng.permutation(61)[:K] for _ in range(count)]).astype(np.int32)
+        logprobs = np.log(rng.dirichlet(np.ones(9), count)[:, :K]).astype(np.float32)
+        ids[::5] = ABSENT
+        rows.append(SoftRows(id=example.id, fits=checksum(example), ids=ids, logprobs=logprobs))
+    write_part(folder, 0, rows, k=K)
+    finish(folder, parts=1, k=K, facts={})
+    return SoftFile(folder)
+
+
+def compiled(models: tuple[Phi3, Phi3], asked: Objective, rule: Any = "exclude") -> Any:
+    """(student's parameters, batch) -> ((sum, weight), gradient)."""
+    graph, params = nnx.split(models[0])
+    teacher = models[1] if asked.needs_teacher else None
+
+    def loss(params: Any, batch: batches.Batch) -> Any:
+        return objective.summed_loss(
+            nnx.merge(graph, params), batch, objective=asked, rule=rule, capacity=80, groups=1,
+            teacher=teacher,
+        )  # fmt: skip
+
+    function = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return lambda batch: function(params, jax.tree.map(jnp.asarray, batch))
+
+
+def oracle(models: tuple[Phi3, Phi3], asked: Objective, batch: batches.Batch) -> float:
+    """The formula of the module's docstring, position by position, from all logits."""
+    student, teacher = models
+    tokens, segments, positions, mask = (jnp.asarray(x) for x in batch[:4])
+    hidden = student.hidden(tokens, segments, positions, mask, "exclude")
+    states = teacher.hidden(tokens, segments, positions)  # the teacher reads every token
+    mine = np.asarray(student.logits(hidden), np.float64)
+    theirs = np.asarray(teacher.logits(states), np.float64)
+    hidden, states = (np.asarray(x, np.float64) for x in (hidden, states))
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        e = np.exp(x - x.max())
+        return e / e.sum()
+
+    def kl(p: np.ndarray, q: np.ndarray) -> float:
+        return float(np.sum(p * np.log(p / q)))
+
+    def cosine(x: np.ndarray, i: int, j: int) -> float:
+        return float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
+
+    total = 0.0
+    for b, t in np.argwhere(batch.loss_weight > 0):
+        q1 = softmax(mine[b, t])
+        hard = -np.log(q1[batch.targets[b, t]])
+        loss = hard
+        if asked.loss == "topk":
+            assert batch.soft is not None
+            ids = batch.soft.ids[b, t]
+            if (ids >= 0).any():
+                p = np.exp(batch.soft.logprobs[b, t].astype(np.float64))
+                p, q = np.append(p, 1 - p.sum()), np.append(q1[ids], 1 - q1[ids].sum())
+                loss = (1 - asked.weight) * hard + asked.weight * kl(p, q)
+        elif asked.loss != "hard":
+            p, q = (softmax(x[b, t] / asked.temperature) for x in (theirs, mine))
+            m = (p + q) / 2
+            soft = {
+                "forward_kl": lambda p=p, q=q: kl(p, q),
+                "reverse_kl": lambda p=p, q=q: kl(q, p),
+                "jensen_shannon": lambda p=p, q=q, m=m: (kl(p, m) + kl(q, m)) / 2,
+            }[asked.loss]()
+            loss = (1 - asked.weight) * hard + asked.weight * asked.temperature**2 * soft
+        a, c = (x[b, t] / np.sqrt((x[b, t] ** 2).mean()) for x in (hidden, states))
+        loss += asked.feature_weight * float(((a - c) ** 2).mean())
+        for s in range(max(0, t - asked.relation_window), t):
+            alike = batch.segment_ids[b, s] == batch.segment_ids[b, t]
+            if asked.relation_weight and alike and batch.loss_weight[b, s] > 0:
+                apart = cosine(hidden[b], s, t) - cosine(states[b], s, t)
+                loss += asked.relation_weight * apart**2 / asked.relation_window
+        total += float(batch.loss_weight[b, t]) * loss
+    return float(total)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_equals_the_formula_and_packing_changes_nothing(name, models, data, soft_file) -> None:
+    asked = OBJECTIVES[name]
+    run = compiled(models, asked)
+    form = {"row_tokens": ROW, "normalize": "token", "soft_file": soft_file}
+    alone = batches.fill([[i] for i in range(6)], data, **form)
+    packed = batches.fill([[], [4, 1], [0], [5], [2], [3]], data, **form)
+    # Weights that are fractions, by example, so that the other layout can carry the same.
+    scale = np.array([1, 0.5, 2, 0.25, 1, 0.75], np.float32)
+    alone = alone._replace(loss_weight=alone.loss_weight * scale[:, None])
+    order = np.array([[0, 0], [4, 1], [0, 0], [5, 5], [2, 2], [3, 3]])
+    segment = np.clip(packed.segment_ids - 1, 0, 1)
+    packed = packed._replace(
+        loss_weight=packed.loss_weight * np.take_along_axis(scale[order], segment, axis=1)
+    )
+    ((one, weight), gradient), ((two, other), moved) = run(alone), run(packed)
+    assert float(one) == pytest.approx(oracle(models, asked, alone), rel=2e-5)
+    assert float(two) == pytest.approx(float(one), rel=2e-6)
+    assert float(weight) == float(other) == alone.norm_weight.sum()
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6 * max(1, np.abs(a).max()), rtol=1e-5)
+
+
+def test_what_stands_where_no_loss_is_changes_nothing(models, data, soft_file) -> None:
+    form = {"row_tokens": ROW, "normalize": "token", "soft_file": soft_file}
+    batch = batches.fill([[i] for i in range(6)], data, **form)
+    idle = batch.loss_weight == 0
+    assert batch.soft is not None
+    noise = np.random.default_rng(0).integers(0, 61, batch.soft.ids.shape).astype(np.int32)
+    soft = batches.Soft(
+        np.where(idle[..., None], noise, batch.soft.ids),
+        np.where(idle[..., None], np.float32(np.nan), batch.soft.logprobs),
+    )
+    changed = batch._replace(targets=np.where(idle, 7, batch.targets), soft=soft)
+    run = compiled(models, OBJECTIVES["topk"])
+    (before, _), gradient = run(batch)
+    (after, _), other = run(changed)
+    assert float(before) == float(after)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"los": "topk"}, "distill has no los; it has loss, weight"),
+        ({"loss": "kl"}, "distill.loss is 'kl' with loss 'kl'; expected one of hard, topk"),
+        ({"loss": "topk"}, "distill.weight is 0.0 with loss 'topk'; expected a share"),
+        ({"weight": 0.5}, "distill.weight is 0.5 with loss 'hard'; expected 0, or another"),
+        ({"loss": "topk", "weight": 1.5}, "distill.weight is 1.5"),
+        ({"loss": "topk", "weight": "1"}, "distill.weight is '1' .* expected a number"),
+        ({"loss": "topk", "weight": 1, "temperature": 2}, "temperature is 2.0 with loss 'topk'"),
+        ({"loss": "forward_kl", "weight": 1, "temperature": 0}, "temperature is 0.0 with loss"),
+        ({"relation_window": 4}, "relation_window is 4 .* expected 8 while relation_weight is 0"),
+        ({"relation_weight": 1, "relation_window": 0}, "relation_window is 0 .* a whole number"),
+        ({"feature_weight": float("nan")}, "feature_weight is nan"),
+    ],
+)
+def test_a_wrong_objective_is_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        objective.read(given)
+
+
+def test_what_an_objective_needs() -> None:
+    needs = {n: (o.needs_soft_targets, o.needs_teacher) for n, o in OBJECTIVES.items()}
+    assert needs == {
+        "hard": (False, False),
+        "topk": (True, False),
+        "forward": (False, True),
+        "reverse": (False, True),
+        "jsd": (False, True),
+        "states": (False, True),
+        "all": (False, True),
+    }
+    assert objective.read({}) == objective.HARD == Objective()
+
+
+def test_a_teacher_that_cannot_be_compared_is_refused(tiny: Phi3Config) -> None:
+    other = Phi3Config.tiny(tiny.vocab_size + 1, hidden_size=64)
+    with pytest.raises(ConfigError, match="has 65 logits and the student 64"):
+        objective.check_teacher(tiny, other, OBJECTIVES["forward"])
+    with pytest.raises(ConfigError, match="64 wide and the student's 32"):
+        objective.check_teacher(tiny, other, Objective(feature_weight=1.0))
+    objective.check_teacher(tiny, other, Objective(relation_weight=1.0))
