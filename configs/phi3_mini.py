@@ -85,6 +85,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "remat": "full",
             "dtype": "bfloat16",
             "param_dtype": "float32",
+            "tensorboard": False,  # True writes event files beside metrics.jsonl
             "seed": 0,
         }
     )

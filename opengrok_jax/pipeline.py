@@ -100,7 +100,7 @@ STAGES = (
         section="training",
         folder="training",
         reads={"masked_file": "masking/masked.parquet"},
-        writes=("metrics.jsonl", "summary.json"),
+        writes=("metrics.jsonl", "meters.jsonl", "summary.json"),
     ),
     Stage(
         verb="evaluate",

@@ -58,6 +58,29 @@ def test_the_drawn_run_folder_is_the_pipelines(readme):
         assert f"`{stage.verb}`" in readme or f"opengrok {stage.verb}" in readme
 
 
+def test_the_five_commands_are_dry_runs_of_themselves(readme, repository, tmp_path):
+    """In order, with the README's own settings file; each says what it would run."""
+    section = readme.split("## From your laptop to a pod in five commands")[1].split("\n## ")[0]
+    (settings,) = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "tpu_vm.env").write_text(settings)
+    (tmp_path / "scripts").symlink_to(repository / "scripts")
+    found = [command for command in commands(section) if command.startswith("bash scripts/tpu_vm/")]
+    assert len(found) == 5
+    for command in found:
+        words = shlex.split(command)
+        done = subprocess.run(
+            [*words[:2], "--dry-run", *words[2:]],
+            cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if not k.startswith("TPU_")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert "gcloud compute tpus" in done.stdout
+        assert "my-project" in done.stdout
+
+
 def test_every_opengrok_command_runs(readme, repository, tmp_path):
     for name in ("configs", "opengrok_jax"):
         (tmp_path / name).symlink_to(repository / name)

@@ -6,6 +6,10 @@
     step.py         one jitted update over a mesh, microbatches accumulated, divided once
     checkpoints.py  Orbax: the newest states and the best parameters, checked when read back
     settings.py     what may be asked of a fine-tuning, checked before any work
+    feed.py         the next batches, made and uploaded in the background
+    flops.py        model FLOPs of an update: segments, loss-bearing positions
+    chips.py        accelerators and their published figures
+    meters.py       tokens/s, utilisation, where the wall time went; .jsonl and TensorBoard
     loop.py         update, evaluate, note, keep, stop early or on SIGTERM
     finetune.py     `run`: data, model and loop put together; the same call resumes exactly
 

@@ -2,6 +2,8 @@
 
 out/
   metrics.jsonl     one row per update: step, train_loss, learning_rate, grad_norm, valid_loss
+  meters.jsonl      one row per update: seconds by purpose, tokens/s, utilisation; see meters.py
+  tensorboard/      both as event files, with `tensorboard=True`
   checkpoints/      see checkpoints.py
   student/          the parameters of the best evaluation; see model/student.py
   adapter/          with LoRA: the student's adapters apart, as PEFT writes them
@@ -38,6 +40,7 @@ from opengrok_jax.training import loop, objective, settings, step
 from opengrok_jax.training.assembly import ASSEMBLED, assemble
 from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
+from opengrok_jax.training.meters import Clock, Meters, check_tensorboard, goodput
 from opengrok_jax.training.splits import pack_splits, soft_share
 
 # The settings that say how the data is packed.
@@ -76,6 +79,7 @@ def run(
     remat: str = "none",
     dtype: str = "float32",
     param_dtype: str = "float32",
+    tensorboard: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Fine-tunes a student on a masked file.
@@ -124,6 +128,7 @@ def run(
       remat: "none", "dots" or "full", see `Phi3`.
       dtype: of the matrix products.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.
+      tensorboard: writes event files beside the two .jsonl files (extra "tensorboard").
       seed: of the initial weights and of the data order.
 
     Returns:
@@ -139,12 +144,16 @@ def run(
       RunFolderError: `out` holds a run of other settings.
       TrainingError: the loss or gradient is not finite; the last checkpoint stays.
       StorageError: the disk refused.
+      MissingExtra: `tensorboard` without its extra.
     """
     given: Any = dict(locals())  # first statement: the arguments and nothing else
+    clock = Clock("start")
     settings.check(given)
     options = settings.lora_options(lora, init)
     aim = objective.read(distill or {})
     settings.check_sources(aim, teacher=teacher, soft_targets=soft_targets)
+    if tensorboard:
+        check_tensorboard()
     devices = make_mesh(**cast(Any, mesh))
     groups = step.row_groups(devices)
     settings.check_rows(rows_per_batch, microbatches, groups)
@@ -230,6 +239,16 @@ def run(
     with (
         jax.set_mesh(devices),
         contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
+        contextlib.closing(
+            Meters(
+                out / "meters.jsonl" if processes.first() else None,
+                clock,
+                config=config,
+                device_kind=devices.devices.flat[0].device_kind,
+                devices=devices.size,
+                tensorboard=out / "tensorboard" if tensorboard else None,
+            )
+        ) as meters,
         _termination() as asked_to_end,
     ):
         on_devices: Any = {"dtype": dtype, "mesh": devices}
@@ -266,6 +285,7 @@ def run(
             evaluate=partial(evaluate, frozen) if evaluate else None,
             checkpoints=checkpoints,
             metrics=out / "metrics.jsonl",
+            meters=meters,
             settings=identity,
             eval_every=eval_every,
             patience=patience,
@@ -288,6 +308,9 @@ def run(
         **figures,
     }
     if processes.first():
+        shares = goodput(storage.read_jsonl(out / "meters.jsonl"))
+        said = ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items())
+        say(f"wall time: {said or 'nothing was left to do'}")
         storage.write_json(out / "summary.json", summary)
     return summary
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,9 @@ from opengrok_jax.progress import track
 from opengrok_jax.storage import replacing, storing
 from opengrok_jax.training.batches import Batch, Packed
 from opengrok_jax.training.checkpoints import Checkpoints
+from opengrok_jax.training.feed import feed
+from opengrok_jax.training.flops import Load
+from opengrok_jax.training.meters import Meters
 from opengrok_jax.training.step import StepReport, TrainState
 
 SIGTERM_STATUS = 143  # 128 + 15, as shells report a process that ended on SIGTERM
@@ -68,6 +71,7 @@ def train(
     evaluate: Callable[[Any], float] | None,
     checkpoints: Checkpoints,
     metrics: Path,
+    meters: Meters,
     settings: dict[str, Any],
     eval_every: int,
     patience: int,
@@ -76,6 +80,9 @@ def train(
     asked_to_end: Callable[[], bool],
 ) -> Standing:
     """Goes on from `standing` to the last step, or to where patience ends.
+
+    An update is sent to the devices before the report of the one before it is fetched, so they
+    never wait for the host; where the state is evaluated or kept, the report comes first.
 
     Args:
       state: of `standing.step`; its memory is given up.
@@ -86,6 +93,7 @@ def train(
       evaluate: parameters -> validation loss; None = no evaluations, the last state is the best.
       checkpoints: where states are kept.
       metrics: the .jsonl file, of the first process; rows after `standing.step` are cut off first.
+      meters: where speed and time are noted; its rows are cut off likewise.
       settings: kept with every state.
       eval_every, patience, min_improvement, save_every: as in `finetune.run`.
       asked_to_end: True after a SIGTERM.
@@ -103,78 +111,124 @@ def train(
         rewind(metrics, standing.step)
     else:
         metrics = Path(os.devnull)
+    meters.begin(standing.step, rewind(meters.path, standing.step) if meters.path else [])
 
     def over() -> bool:
         return standing.step >= steps or bool(patience and standing.misses >= patience)
+
+    def make(index: int) -> tuple[Batch, Load]:
+        batch = data.batch(index)
+        return place(batch), meters.load(batch)
+
+    def settle(sent: _Sent) -> dict[str, Any]:
+        """Waits for an update, checks its numbers and counts it."""
+        nonlocal standing
+        report = jax.device_get(sent.report)
+        _check_finite(report, data, sent.step - 1)
+        standing = replace(standing, step=sent.step)
+        return {
+            "train_loss": float(report.loss),
+            "learning_rate": float(report.learning_rate),
+            "grad_norm": float(report.grad_norm),
+            "valid_loss": None,
+        }
+
+    def note(sent: _Sent, figures: dict[str, Any]) -> None:
+        _append(rows, metrics, {"step": sent.step} | figures)
+
+    def measure(sent: _Sent, figures: dict[str, Any]) -> None:
+        meters.row(sent.step, sent.load, figures)
+        advance(1, note=f"{standing.note(figures['train_loss'])}, {meters.pace()}")
 
     def keep() -> None:
         with storing(metrics):
             if processes.first():
                 os.fsync(rows.fileno())
+        meters.sync()
         checkpoints.save(state, {**asdict(standing), "settings": settings})
 
+    todo = range(standing.step, standing.step if over() else steps)
+    running: _Sent | None = None
     with (
         open(metrics, "a", encoding="utf-8") as rows,
         track("finetune", total=steps, unit="steps", done=standing.step) as advance,
+        feed(make, todo) as take,
     ):
-        batch = None if over() else place(data.batch(standing.step))
-        while batch is not None:
-            index = standing.step
-            state, report = update(state, batch)
-            batch = place(data.batch(index + 1)) if index + 1 < steps else None  # while it runs
-            report = jax.device_get(report)
-            _check_finite(report, data, index)
-            standing = replace(standing, step=index + 1)
-            last = standing.step == steps
-            valid_loss = None
-            if evaluate and (last or standing.step % eval_every == 0):
-                valid_loss = evaluate(state.params)
+        for index in todo:
+            with meters.clock.phase("input"):
+                batch, load = take()
+            with meters.clock.phase("compile" if index == todo.start else "step"):
+                state, report = update(state, batch)
+            if running is not None:  # the one before; the devices are busy with this one meanwhile
+                figures = settle(running)
+                note(running, figures)
+                measure(running, figures)
+            running = _Sent(index + 1, load, report)
+            last = running.step == steps
+            evaluates = evaluate is not None and (last or running.step % eval_every == 0)
+            ending = asked_to_end()
+            saves = last or ending or bool(save_every and running.step % save_every == 0)
+            if not (evaluates or saves):
+                continue
+            # What follows reads the state: its own update must have ended well, and no other begun.
+            sent, running = running, None
+            figures = settle(sent)
+            if evaluate is not None and evaluates:
+                with meters.clock.phase("eval"):
+                    valid_loss = evaluate(state.params)
                 _check_valid(valid_loss, standing.step)
                 standing = standing.after_evaluation(valid_loss, min_improvement)
-            elif evaluate is None and last:
+                figures["valid_loss"] = valid_loss
+            elif last:
                 standing = replace(standing, best_step=steps)
-            _append(rows, metrics, standing.step, report, valid_loss)
-            if standing.best_step == standing.step:
-                checkpoints.save_best(standing.step, state.params)
-            ending = asked_to_end()
-            if over() or ending or (save_every and standing.step % save_every == 0):
-                keep()
-            advance(1, note=standing.note(float(report.loss)))
+            note(sent, figures)
+            with meters.clock.phase("save"):
+                if standing.best_step == standing.step:
+                    checkpoints.save_best(standing.step, state.params)
+                if saves or over():
+                    keep()
+                if ending or over():
+                    checkpoints.wait()
+            measure(sent, figures)
             if over():
                 break
             if ending:
-                checkpoints.wait()
                 raise SystemExit(SIGTERM_STATUS)
-    checkpoints.wait()
     return standing
 
 
-def rewind(metrics: Path, step: int) -> None:
-    """Cuts a metrics file back to its rows up to `step`; a half-written last one goes too."""
-    kept = b""
-    if metrics.exists():
-        for line in metrics.read_bytes().splitlines(keepends=True)[:step]:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n") or row["step"] > step:
-                break
+class _Sent(NamedTuple):
+    """An update on its way: `step` counts it in, `report` may still be computed."""
+
+    step: int
+    load: Load
+    report: StepReport
+
+
+def rewind(path: Path, step: int) -> list[dict[str, Any]]:
+    """Cuts a file of rows back to those up to `step`; a half-written last one goes too.
+
+    Returns:
+      The whole rows that were cut off.
+    """
+    kept, undone = b"", []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n"):
+            break
+        if row["step"] > step:
+            undone.append(row)
+        else:
             kept += line
-    with replacing(metrics) as file:
+    with replacing(path) as file:
         file.write(kept)
+    return undone
 
 
-def _append(
-    rows: IO[str], metrics: Path, step: int, report: StepReport, valid_loss: float | None
-) -> None:
-    row = {
-        "step": step,
-        "train_loss": float(report.loss),
-        "learning_rate": float(report.learning_rate),
-        "grad_norm": float(report.grad_norm),
-        "valid_loss": valid_loss,
-    }
+def _append(rows: IO[str], metrics: Path, row: dict[str, Any]) -> None:
     with storing(metrics):
         rows.write(json.dumps(row) + "\n")
         rows.flush()

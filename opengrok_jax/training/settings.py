@@ -26,7 +26,7 @@ VOCAB_MULTIPLE = 64  # a vocabulary that divides over devices and fills vector r
 
 # They change where and how the same run is computed, not what is computed: a run that was stopped
 # may go on with others.
-FREE = ("mesh", "microbatches", "remat", "save_every")
+FREE = ("mesh", "microbatches", "remat", "save_every", "tensorboard")
 
 _CHOICES = {
     "rule": get_args(Rule),
@@ -74,6 +74,8 @@ def check(given: Mapping[str, Any]) -> None:
         _require(fine, name, value, f"a number {expected}")
     for name in ("teacher", "soft_targets"):
         _require(isinstance(given[name], str), name, given[name], "a name, or ''")
+    flag = given["tensorboard"]
+    _require(isinstance(flag, bool), "tensorboard", flag, "True or False")
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
     _require(rows % microbatches == 0, "microbatches", microbatches, expected)

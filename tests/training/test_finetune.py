@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from opengrok_jax.errors import ConfigError, DataError, RunFolderError
+from opengrok_jax import storage
+from opengrok_jax.errors import ConfigError, DataError, MissingExtra, RunFolderError
 from opengrok_jax.masked_file import write_masked
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.lora import WEIGHTS
@@ -22,6 +24,7 @@ from opengrok_jax.model.student import load_student
 from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
 from opengrok_jax.training import finetune, soft_targets
+from opengrok_jax.training.meters import goodput
 from tests.together import begin, environments, finish
 
 
@@ -117,6 +120,41 @@ def test_killed_and_taken_up_it_is_the_same_run(settings, finished, start, tmp_p
     assert not (tmp_path / "summary.json").exists()
     finetune.run(**given)
     assert_same_run(tmp_path, finished[0])
+    rows = list(storage.read_jsonl(tmp_path / "meters.jsonl"))
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 30
+    assert sum("start" in row["seconds"] for row in rows) >= 2  # processes
+    assert sum(goodput(rows).values()) == pytest.approx(1.0)
+
+
+def test_meters_of_a_run(finished, examples, tiny):
+    out, _ = finished
+    rows = list(storage.read_jsonl(out / "meters.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, 31))
+    for row in rows:
+        assert row["tokens_per_second"] >= row["loss_tokens_per_second"] > 0
+        assert 0 < row["packing_efficiency"] <= 1
+        assert row["model_flops"] > 0
+        assert "mfu" not in row  # nobody publishes the peak of "cpu"
+    assert {"start", "compile"} <= set(rows[0]["seconds"])
+    evaluated = [row["step"] for row in rows if row["seconds"].get("eval")]
+    assert evaluated == [*range(4, 30, 4), 30]
+
+
+def test_tensorboard_is_written_or_its_extra_named(settings, tmp_path, monkeypatch):
+    given = settings | {"tensorboard": True, "max_steps": 2, "eval_every": 0}
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "tensorboardX", None)
+        without.delitem(sys.modules, "tensorboardX.event_file_writer", raising=False)
+        with pytest.raises(MissingExtra, match="tensorboard"):
+            finetune.run(out=tmp_path / "none", **given)
+        assert not (tmp_path / "none").exists()
+    pytest.importorskip("tensorboardX")
+    finetune.run(out=tmp_path / "out", **given)
+    (file,) = (tmp_path / "out" / "tensorboard").iterdir()
+    for name in (b"train_loss", b"tokens_per_second", b"seconds/step"):
+        assert name in file.read_bytes()
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from opengrok_jax.training import batches
 from opengrok_jax.training.checkpoints import Checkpoints
 from opengrok_jax.training.finetune import _termination
 from opengrok_jax.training.loop import Standing, rewind, train
+from opengrok_jax.training.meters import Clock, Meters
 from opengrok_jax.training.step import StepReport, TrainState
 
 
@@ -28,14 +31,22 @@ def data(examples):
 
 
 @pytest.fixture
-def play(data, tmp_path):
+def play(data, tiny, tmp_path):
     """Runs the loop in tmp_path from its newest checkpoint; `losses` and `valid` by step."""
 
     def run(
-        losses=(1.0,) * 10, valid=None, norms=(1.0,) * 10, asked_to_end=lambda: False, **changes
+        losses=(1.0,) * 10,
+        valid=None,
+        norms=(1.0,) * 10,
+        asked_to_end=lambda: False,
+        place=lambda batch: batch,
+        sent=None,
+        **changes,
     ):
         def update(state, batch):
             index = int(state.step)
+            if sent is not None:  # rows that are there when an update is sent off
+                sent.append(len((tmp_path / "metrics.jsonl").read_bytes().splitlines()))
             np.testing.assert_array_equal(batch.tokens, data.batch(index).tokens)
             report = StepReport(*map(jnp.asarray, (losses[index], norms[index], 0.5)))
             return TrainState(state.step + 1, state.params, state.opt_state), report
@@ -45,7 +56,18 @@ def play(data, tmp_path):
 
         given = {"eval_every": 2, "patience": 0, "min_improvement": 0.0, "save_every": 3} | changes
         zero = TrainState(jnp.int32(0), {"w": jnp.ones(3)}, {"m": jnp.zeros(3)})
-        with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        with (
+            contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints,
+            contextlib.closing(
+                Meters(
+                    tmp_path / "meters.jsonl",
+                    Clock("start"),
+                    config=tiny,
+                    device_kind="TPU v4",
+                    devices=2,
+                )
+            ) as meters,
+        ):
             found = checkpoints.restore(zero, lambda host: None)
             state, standing = zero, Standing()
             if found:
@@ -55,11 +77,12 @@ def play(data, tmp_path):
                 state,
                 standing,
                 data=data,
-                place=lambda batch: batch,
+                place=place,
                 update=update,
                 evaluate=evaluate if valid else None,
                 checkpoints=checkpoints,
                 metrics=tmp_path / "metrics.jsonl",
+                meters=meters,
                 settings={"seed": 1},
                 asked_to_end=asked_to_end,
                 **given,
@@ -97,6 +120,48 @@ def test_patience_counts_evaluations_without_enough_improvement(play, tmp_path, 
 def test_without_evaluations_the_last_state_is_the_best(play, tmp_path):
     assert play(eval_every=0) == Standing(step=10, best_step=10)
     assert [p.name for p in (tmp_path / "checkpoints" / "best").iterdir()] == ["10"]
+
+
+def test_an_update_is_sent_before_the_one_before_it_is_noted(play):
+    """But for those after which the state is evaluated or kept: 4 and 8 (evaluated), 6 (kept)."""
+    sent = []
+    valid = {4: 5.0, 8: 4.0, 10: 3.0}
+    play(valid=valid, eval_every=4, save_every=6, sent=sent)
+    #               update 1  2  3  4  5  6  7  8  9 10
+    assert sent == [0, 0, 1, 2, 4, 4, 6, 6, 8, 8]
+
+
+def test_a_batch_that_cannot_be_made_ends_it(play, data, tmp_path, metrics):
+    def place(batch):
+        if (batch.tokens == data.batch(5).tokens).all():
+            raise OSError("bad sector")
+        return batch
+
+    with pytest.raises(OSError, match="bad sector"):
+        play(place=place)
+    assert not [t for t in threading.enumerate() if t.name == "feed"]
+    assert len(metrics(tmp_path)) == 4  # step 5 was under way
+    assert play().step == 10
+
+
+def test_meters_of_an_interrupted_run(play, tmp_path):
+    """States are kept at 3, 6, 9; step 8 fails, so the first process's step 7 is lost."""
+    losses = [1.0] * 7 + [float("nan")] * 3
+    with pytest.raises(TrainingError):
+        play(losses=losses)
+    path = tmp_path / "meters.jsonl"
+    first = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["step"] for row in first] == list(range(1, 8))
+    assert "start" in first[0]["seconds"]
+    assert "compile" in first[0]["seconds"]
+    assert [row["step"] for row in first if "save" in row["seconds"]] == [3, 6]
+    play()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[:6] == first[:6]
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    undone = math.fsum(first[6]["seconds"].values())
+    assert rows[6]["seconds"]["lost"] == pytest.approx(undone, abs=1e-6)
+    assert all(row["tokens_per_second"] > 0 and row["mfu"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -142,11 +207,12 @@ def test_sigterm_keeps_the_state(play, tmp_path, metrics):
 @pytest.mark.parametrize("torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n"])
 def test_rewind(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
-    rewind(path, 0)
+    assert rewind(path, 0) == []
     assert path.read_text() == ""
     lines = [json.dumps({"step": n}) + "\n" for n in (1, 2)]
     path.write_text("".join(lines) + torn)
-    rewind(path, 4)
+    assert rewind(path, 4) == []
     assert path.read_text() == "".join(lines)
-    rewind(path, 1)
+    path.write_text("".join(lines) + torn)
+    assert rewind(path, 1) == [{"step": 2}]
     assert path.read_text() == lines[0]
