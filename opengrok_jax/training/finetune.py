@@ -206,7 +206,7 @@ def run(
     )
     like = made.like
     needed = bytes_on_disk(like, made.base if options else ())
-    processes.on_first(lambda: storage.check_room(out, needed))
+    processes.on_first(lambda: (storage.clear_partial(out), storage.check_room(out, needed)))
     evaluate = None
     if valid:
         one = step.make_eval_step(
@@ -312,6 +312,8 @@ def run(
         said = ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items())
         say(f"wall time: {said or 'nothing was left to do'}")
         storage.write_json(out / "summary.json", summary)
+    if asked_to_end():  # too late to stop anything here, but not for what would come after
+        raise SystemExit(loop.SIGTERM_STATUS)
     return summary
 
 
@@ -321,12 +323,17 @@ def _mean_loss(
     devices: Mesh,
     frozen: tuple[Any, ...],
     params: Any,
-) -> float:
-    """Loss over a whole split: all sums over all weights, divided once, added up in float64."""
+) -> tuple[float, list[str]]:
+    """Loss over a whole split: all sums over all weights, divided once, added up in float64.
+
+    And the ids of the examples in batches whose sums are not finite.
+    """
     placed = (step.place(data.batch(i), devices) for i in range(len(data.order)))
     parts = [one(params, batch, *frozen) for batch in placed]
-    total, weight = np.sum(np.array(jax.device_get(parts), np.float64), axis=0)
-    return float(total / weight)
+    sums = np.array(jax.device_get(parts), np.float64)
+    suspects = [name for i in np.flatnonzero(~np.isfinite(sums).all(axis=1)) for name in data.ids(i)]
+    total, weight = np.sum(sums, axis=0)
+    return float(total / weight), suspects
 
 
 @contextlib.contextmanager

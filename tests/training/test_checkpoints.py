@@ -1,7 +1,6 @@
 import contextlib
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -338,20 +337,6 @@ def test_what_killed_saves_left_does_not_pile_up(folder):
     with opened(folder) as checkpoints:
         keep(checkpoints, (2, 2))
     assert (names(folder / "last"), names(folder / "best")) == (["1", "2"], ["2"])
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 8 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system of a given size can be mounted here: {error}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_disk_that_fills_up_is_said_in_one_line_and_what_was_kept_stays(small_disk):
