@@ -331,9 +331,9 @@ def _mean_loss(
     placed = (step.place(data.batch(i), devices) for i in range(len(data.order)))
     parts = [one(params, batch, *frozen) for batch in placed]
     sums = np.array(jax.device_get(parts), np.float64)
-    suspects = [name for i in np.flatnonzero(~np.isfinite(sums).all(axis=1)) for name in data.ids(i)]
+    bad = np.flatnonzero(~np.isfinite(sums).all(axis=1)).tolist()
     total, weight = np.sum(sums, axis=0)
-    return float(total / weight), suspects
+    return float(total / weight), [name for index in bad for name in data.ids(index)]
 
 
 @contextlib.contextmanager

@@ -40,6 +40,10 @@ def restored(folder, check=lambda host: None) -> Any:
         return checkpoints.restore(state(0), check)
 
 
+def taken_up(checkpoints, like) -> Any:
+    return checkpoints.restore(like, lambda host: None)
+
+
 def assert_state(found: TrainState, step):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(step)), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -139,7 +143,9 @@ def test_a_newest_with_an_empty_folder_is_set_aside(folder, capsys, lost):
     assert names(folder / "last") == ["1", "2"]  # what was set aside is of no use any more
 
 
-@pytest.mark.parametrize("old, new", [('"step": 2', '"step": 3'), ("0.30000000000000004", "0.3")])
+@pytest.mark.parametrize(
+    ("old", "new"), [('"step": 2', '"step": 3'), ("0.30000000000000004", "0.3")]
+)
 def test_a_changed_digit_of_the_note_is_noticed(folder, capsys, old, new):
     save(folder, 1, 2)
     path = folder / "last" / "2" / "note" / "metadata"
@@ -253,7 +259,7 @@ def test_bests_from_after_the_state_taken_up_are_written_anew(folder):
         for step in (4, 6):
             checkpoints.save_best(step, state(step).params)
     with opened(folder) as checkpoints:
-        assert checkpoints.restore(state(0), lambda host: None)[1] == host(2, 2)
+        assert taken_up(checkpoints, state(0))[1] == host(2, 2)
         assert names(folder / "best") == ["2"]
         checkpoints.save_best(4, state(40).params)
         checkpoints.save(state(5), host(5, 4))
@@ -296,7 +302,9 @@ def test_damaged_best_parameters_that_no_state_can_bring_back(folder, capsys):
     shutil.copytree(folder / "best" / "1", whole)
     flip_a_bit(largest_file(folder / "best" / "1"))
     for _ in range(2):
-        with pytest.raises(CheckpointError, match="damaged.*The state of step 3 is good") as caught:
+        with pytest.raises(
+            CheckpointError, match=r"damaged.*The state of step 3 is good"
+        ) as caught:
             restored(folder)
         assert "\n" not in str(caught.value)
         assert names(folder / "last") == ["2", "3"]
@@ -357,10 +365,10 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_what_was_kept_stays(small_
             checkpoints.save(random(4), host(4))
     assert "\n" not in str(caught.value)
     with opened(folder) as checkpoints:
-        assert checkpoints.restore(random(0), lambda host: None)[1] == host(2)
+        assert taken_up(checkpoints, random(0))[1] == host(2)
     filler.unlink()
     with opened(folder) as checkpoints:
-        found, note = checkpoints.restore(random(0), lambda host: None)
+        found, note = taken_up(checkpoints, random(0))
         assert note == host(2)
         np.testing.assert_array_equal(found.params["w"], random(2).params["w"])
         checkpoints.save(random(3), host(3))

@@ -200,7 +200,7 @@ def test_a_number_that_is_not_finite_ends_it(play, data, tmp_path, metrics, bad,
 
 
 def test_a_validation_loss_that_is_not_finite_ends_it(play, tmp_path):
-    with pytest.raises(TrainingError, match="step 4: validation loss nan.*an example"):
+    with pytest.raises(TrainingError, match=r"step 4: validation loss nan.*an example"):
         play(valid={2: 5.0, 4: float("nan")}, save_every=2)
     assert kept(tmp_path) == {"last": {2: 2.0}, "best": {2: 2.0}}  # not that of the bad one
 
@@ -233,7 +233,7 @@ class DiedError(Exception):
     """The process ends here, as far as the loop can see."""
 
 
-@pytest.mark.parametrize("save_every", [0, 3])
+@pytest.mark.parametrize("save_every", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_died_at_any_moment_it_stops_where_it_would_have(play, tmp_path, metrics, save_every):
     """Early stopping after step 8: whatever of an evaluation was done is done again alike.
 
@@ -317,7 +317,9 @@ def test_a_disk_that_fills_up_ends_it_and_it_goes_on_with_room_again(
     assert kept(out) == kept(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n", '{"stEp": 3}\n', "3\n"])
+@pytest.mark.parametrize(
+    "torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n", '{"stEp": 3}\n', "3\n"]
+)
 def test_rewind(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     assert rewind(path, 0) == []
