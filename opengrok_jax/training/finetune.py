@@ -77,6 +77,7 @@ def run(
     save_every: int,
     mesh: dict[str, int],
     remat: str = "none",
+    attention: str = "auto",
     dtype: str = "float32",
     param_dtype: str = "float32",
     tensorboard: bool = False,
@@ -125,7 +126,8 @@ def run(
       min_improvement: nats below the best that count as an improvement.
       save_every: updates between checkpoints (and one at the end); 0 = only at the end.
       mesh: devices along `data`, `fsdp`, `tensor`; -1 takes what is left.
-      remat: "none", "dots" or "full", see `Phi3`.
+      remat: "none", "dots", "full" or "offload", see `Phi3`.
+      attention: "auto", "dense", "blockwise", "splash" or "cudnn", see `model.attention`.
       dtype: of the matrix products.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.
       tensorboard: writes event files beside the two .jsonl files (extra "tensorboard").
