@@ -16,9 +16,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from opengrok_jax.errors import StorageError, TrainingError
-from opengrok_jax.training import batches
+from opengrok_jax.training import batches, sigterm
 from opengrok_jax.training.checkpoints import Checkpoints
-from opengrok_jax.training.finetune import _termination
 from opengrok_jax.training.loop import Standing, rewind, train
 from opengrok_jax.training.meters import Clock, Meters
 from opengrok_jax.training.step import StepReport, TrainState
@@ -210,7 +209,7 @@ def test_sigterm_keeps_the_state(play, tmp_path, metrics):
 
     asked = 0
     before = signal.getsignal(signal.SIGTERM)
-    with _termination() as came:
+    with sigterm.noted() as came:
 
         def at_the_fifth():
             nonlocal asked
@@ -274,7 +273,7 @@ def test_died_at_any_moment_it_stops_where_it_would_have(play, tmp_path, metrics
 
 def test_sigterm_in_an_evaluation_keeps_the_state_after_it(play, tmp_path, metrics):
     valid = {2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 10: 1.0}
-    with _termination() as came:
+    with sigterm.noted() as came:
 
         def at_the_second():
             if len(metrics(tmp_path)) == 3:
