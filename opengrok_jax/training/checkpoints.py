@@ -88,7 +88,7 @@ class Checkpoints:
                 self._best.wait_until_finished()
             self._last.wait_until_finished()
             self._forget_bests()
-            _try(self.folder / "last")
+            _probe(self.folder / "last")
             note = _sealed({"digests": digests(state), "host": host})
             # `force`: left alone, Orbax passes over a step below one that it has, without a word.
             self._last.save(step, args=_parts(state, note), force=True)
@@ -102,7 +102,7 @@ class Checkpoints:
                 self._best.delete(step)
             self._newest_best = step
             self._forget_bests()
-            _try(self.folder / "best")
+            _probe(self.folder / "best")
             note = _sealed({"digests": digests(params)})
             self._best.save(step, args=_parts(params, note), force=True)
 
@@ -270,7 +270,7 @@ def _manager(folder: Path, kept: int | None) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder, options=options)
 
 
-def _try(folder: Path) -> None:
+def _probe(folder: Path) -> None:
     """Raises OSError where no folder can be made; Orbax would wait some minutes for it."""
     probe = folder / f".probe.{os.getpid()}"
     if processes.first():
