@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -272,9 +271,9 @@ def _manager(folder: Path, kept: int | None) -> ocp.CheckpointManager:
 
 def _probe(folder: Path) -> None:
     """Raises OSError where no folder can be made; Orbax would wait some minutes for it."""
-    probe = folder / f".probe.{os.getpid()}"
+    probe = folder / ".probe"
     if processes.first():
-        probe.mkdir()
+        probe.mkdir(exist_ok=True)
         probe.rmdir()
 
 
