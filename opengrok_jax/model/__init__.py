@@ -4,6 +4,10 @@
     hf_config.py   HF config.json -> Phi3Config -> config.json
     rope.py        rotary positions, partial and LongRoPE, reset at each packed segment
     attention.py   who attends to whom: causal, packed, windowed, and the three key-mask rules
+    segments.py    the same as ids of queries and keys, which is what a kernel reads
+    blockwise.py   attention block by block, on any backend
+    splash.py      attention on a TPU
+    channels.py    attention on a GPU through cuDNN
     layers.py      what a decoder layer is made of: projections, norms, attention, MLP
     phi3.py        the forward pass: embedding, scanned blocks, final norm, head
     sharding.py    logical axes -> mesh axes (data, fsdp, tensor)

@@ -1,11 +1,14 @@
 """Who attends to whom: causal attention over packed segments under the three key-mask rules.
 
-This is the dense reference: it forms the (T, T) scores in float32. It is the CPU path, and the
-oracle that any kernel has to equal.
+dense      forms the (T, T) scores in float32: the oracle that the others have to equal
+blockwise  any backend, a block of scores at a time (blockwise.py)
+splash     JAX's kernel for TPUs (splash.py)
+cudnn      NVIDIA's kernel for GPUs, told of the masks by extra channels (channels.py)
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -13,7 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.blockwise import CPU_TILES, WIDE_TILES, Tiles, blockwise
+from opengrok_jax.model.channels import channels
+from opengrok_jax.model.segments import ids_of_keys
+from opengrok_jax.model.sharding import on_each_device
+from opengrok_jax.model.splash import LANES, splash
 
+Implementation = Literal["auto", "dense", "blockwise", "splash", "cudnn"]
 Rule = Literal["none", "multiply", "exclude"]
 
 
@@ -29,7 +38,6 @@ def visible_keys(
     key_mask: Bool[Array, "B T"] | None,
     segment_ids: Int[Array, "B T"],
     rule: Rule,
-    positions: Int[Array, "B T"] | None = None,
     sliding_window: int | None = None,
 ) -> Bool[Array, "B T T"]:
     """[b, i, j]: may query i put weight on key j?
@@ -37,7 +45,6 @@ def visible_keys(
     Yes if both are of the same segment (0 is padding: it neither sees nor is seen), j is not after
     i, j is among the last `sliding_window` keys up to and including i (as in transformers 5: key
     position > query position - sliding_window), and, under `exclude` only, key_mask[j] is True.
-    `positions` are those within the segment; without them the index in the row gives the same.
 
         segment_ids  1 1 1 1 2 2 0      sliding_window 3
         key_mask     1 0 1 1 1 0 0
@@ -54,9 +61,8 @@ def visible_keys(
     Raises ConfigError for an unknown rule or a missing key mask.
     """
     check_rule(rule, key_mask)
-    if positions is None:
-        positions = jax.lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
-    query_at, key_at = positions[:, :, None], positions[:, None, :]
+    at = jax.lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
+    query_at, key_at = at[:, :, None], at[:, None, :]
     visible = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, :, None]
     visible &= key_at <= query_at
     if sliding_window is not None:
@@ -100,8 +106,8 @@ def attention(
     key_mask: Bool[Array, "B T"] | None,
     segment_ids: Int[Array, "B T"],
     rule: Rule,
-    positions: Int[Array, "B T"] | None = None,
     sliding_window: int | None = None,
+    implementation: Implementation = "auto",
 ) -> Float[Array, "B T N H"]:
     """Softmax attention over the visible keys, scale 1/sqrt(H); q and k come after RoPE.
 
@@ -116,10 +122,51 @@ def attention(
       exclude   what the paper says it wants: a masked key gets no weight, from itself neither.
 
     A query that sees no key (padding, or `exclude` with everything before it masked) gets zeros,
-    and passes no gradient to anything. Raises ConfigError as `visible_keys` does.
+    and passes no gradient to anything. All implementations give the same, up to rounding, and only
+    `dense` forms (T, T); see `choose` for "auto". `splash` off a TPU is interpreted, which takes
+    long, and `cudnn` needs a GPU. They want each segment to be one run of neighbours. Raises
+    ConfigError as `visible_keys` does.
     """
-    visible = visible_keys(key_mask, segment_ids, rule, positions, sliding_window)
-    return attend(q, k, v, visible, key_mask if rule == "multiply" else None)
+    check_rule(rule, key_mask)
+    platform = target_platform()
+    chosen = choose(platform, q.shape[1]) if implementation == "auto" else implementation
+    multiplier = key_mask if rule == "multiply" else None
+    if chosen == "dense":
+        visible = visible_keys(key_mask, segment_ids, rule, sliding_window)
+        return attend(q, k, v, visible, multiplier)
+    key_ids = ids_of_keys(segment_ids, key_mask if rule == "exclude" else None)
+    tiles = _tiles(platform)
+    kernel = {
+        "blockwise": partial(blockwise, sliding_window=sliding_window, tiles=tiles),
+        "splash": partial(splash, sliding_window=sliding_window, interpret=platform != "tpu"),
+        "cudnn": partial(channels, sliding_window=sliding_window),
+    }[chosen]
+    heads, ids = ("batch", None, "heads", None), ("batch", None)
+    arrays = (q, _masked(k, multiplier), v, segment_ids, key_ids)
+    return on_each_device(kernel, arrays, (heads, heads, heads, ids, ids), heads)
+
+
+def choose(platform: str, tokens: int) -> Implementation:
+    """What "auto" is for rows of `tokens` on "cpu", "tpu" or "gpu": a kernel by blocks, unless the
+    row is no more than one block. cuDNN has to be measured before it may be chosen.
+    """
+    kernel, block = (
+        ("splash", LANES) if platform == "tpu" else ("blockwise", _tiles(platform).block)
+    )
+    return kernel if tokens > block else "dense"
+
+
+def target_platform() -> str:
+    """What is compiled for: the mesh of `jax.set_mesh` says it, else it is the default device.
+
+    They differ where a program for a TPU is compiled on a machine that has none.
+    """
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return jax.default_backend() if device is None else device.platform
+
+
+def _tiles(platform: str) -> Tiles:
+    return CPU_TILES if platform == "cpu" else WIDE_TILES
 
 
 def attend(
@@ -134,8 +181,7 @@ def attend(
     `multiplier` is the key mask of the rule "multiply": where it is False the key is zeroed.
     """
     visible = visible[:, None, None, :, :]
-    if multiplier is not None:
-        k = jnp.where(multiplier[:, :, None, None], k, jnp.zeros_like(k))
+    k = _masked(k, multiplier)
     batch, tokens, heads, width = q.shape
     grouped = q.reshape(batch, tokens, k.shape[2], heads // k.shape[2], width)
     scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
@@ -145,3 +191,11 @@ def attend(
     weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
     mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v, preferred_element_type=jnp.float32)
     return mixed.reshape(q.shape).astype(v.dtype)
+
+
+def _masked(
+    k: Float[Array, "B S K H"], multiplier: Bool[Array, "B S"] | None
+) -> Float[Array, "B S K H"]:
+    return (
+        k if multiplier is None else jnp.where(multiplier[:, :, None, None], k, jnp.zeros_like(k))
+    )

@@ -148,6 +148,37 @@ class Phi3Config:
         return cls(vocab_size=vocab_size, **(sizes | changes))
 
 
+# Sizes of published checkpoints, from their config.json; what only the weights' folder says
+# (token ids, say) is left at its default.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "phi-3-mini-4k": {"sliding_window": 2047},
+    "phi-3-medium-4k": {
+        "hidden_size": 5120,
+        "intermediate_size": 17920,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 10,
+        "sliding_window": 2047,
+    },
+    "phi-4": {
+        "vocab_size": 100352,
+        "hidden_size": 5120,
+        "intermediate_size": 17920,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 10,
+        "max_position_embeddings": 16384,
+        "rope_theta": 250000.0,
+    },
+}
+
+
+def published(name: str) -> Phi3Config:
+    """The config of a published checkpoint, without its folder; ConfigError lists the names."""
+    require(name in PUBLISHED, f"no published sizes of {name!r}; there are {', '.join(PUBLISHED)}")
+    return Phi3Config(**PUBLISHED[name])
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ConfigError with the message unless the condition holds."""
     if not condition:

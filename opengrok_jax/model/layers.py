@@ -141,4 +141,7 @@ class Embedding(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Looks the rows up; an id outside the vocabulary gives NaN rather than another token."""
-        return jnp.take(self.weight[...], tokens, axis=0, mode="fill", fill_value=jnp.nan)
+        # Split by width, the rows would be looked up for every device's tokens and sent around; on
+        # a mesh of three axes XLA even makes the whole batch on every device.
+        table = constrain(self.weight[...], "vocab", None)
+        return jnp.take(table, tokens, axis=0, mode="fill", fill_value=jnp.nan)

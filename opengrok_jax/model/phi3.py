@@ -11,17 +11,28 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.attention import Rule, attend, attention, check_rule, visible_in_cache
+from opengrok_jax.model.attention import (
+    Implementation,
+    Rule,
+    attend,
+    attention,
+    check_rule,
+    visible_in_cache,
+)
+from opengrok_jax.model.blockwise import SAVED
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.layers import Block, Embedding, Linear, RMSNorm
 from opengrok_jax.model.rope import rope_angles, segment_lengths, segment_positions
 from opengrok_jax.model.sharding import constrain
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "full", "dots", "offload"]
+
+BLOCK_INPUT = "block_input"
 
 
 class Cache(NamedTuple):
@@ -46,6 +57,8 @@ class Phi3(nnx.Module):
     param_dtype  what the parameters are stored in
     remat        what the backward pass keeps of each block: "none" = everything is kept,
                  "full" = only the block's input, "dots" = also the results of the projections
+                 and of attention, "offload" = the block's input, in the memory of the host
+    attention    how attention is computed, see `attention`
     """
 
     def __init__(
@@ -56,10 +69,17 @@ class Phi3(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
+        attention: Implementation = "auto",
     ):
-        if remat not in get_args(Remat):
-            raise ConfigError(f"remat={remat!r} is unknown; choose one of {list(get_args(Remat))}")
+        for name, value, known in (
+            ("remat", remat, Remat),
+            ("attention", attention, Implementation),
+        ):
+            if value not in get_args(known):
+                choices = list(get_args(known))
+                raise ConfigError(f"{name}={value!r} is unknown; choose one of {choices}")
         self.config, self.dtype, self.remat = config, dtype, remat
+        self.attention: Implementation = attention
         init: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.embed_tokens = Embedding(config, rngs, param_dtype)
         self.layers = Block(config, stack=(config.num_hidden_layers,), **init)
@@ -195,19 +215,17 @@ class Phi3(nnx.Module):
 
         def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             window = self.config.sliding_window
-            mixed = attention(q, k, v, key_mask, segment_ids, rule, positions, window)
+            mixed = attention(q, k, v, key_mask, segment_ids, rule, window, self.attention)
             return mixed, (k, v) if keep == "cache" else None
 
         def step(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+            x = checkpoint_name(x, BLOCK_INPUT)
             after, cached = nnx.merge(graph, layer)(x, cos, sin, mix)
             return after, x if keep == "block inputs" else cached
 
         if self.remat != "none":
-            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             # Inside a scan nothing can be merged across the loop, so the guard against it is cost.
-            step = jax.checkpoint(
-                step, prevent_cse=False, policy=dots if self.remat == "dots" else None
-            )
+            step = jax.checkpoint(step, prevent_cse=False, policy=_kept(self.remat))
         x, kept = jax.lax.scan(step, x, stacked)
         return self.norm(x), kept
 
@@ -231,3 +249,20 @@ class Phi3(nnx.Module):
     ) -> Float32[Array, "B T V"]:
         """All logits: for tests and short rows; training goes through `hidden` and `logits`."""
         return self.logits(self.hidden(tokens, segment_ids, positions, key_mask, rule))
+
+
+def _kept(remat: str) -> Any:
+    """The policy of `jax.checkpoint`: None = nothing but the inputs."""
+    policies = jax.checkpoint_policies
+    if remat == "dots":
+        return policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+        )
+    if remat == "offload":
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[BLOCK_INPUT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    return None

@@ -53,22 +53,31 @@ def make_mesh(
     Raises ConfigError if the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    sizes = mesh_sizes(len(devices), devices[0].platform, data=data, fsdp=fsdp, tensor=tensor)
+    return jax.make_mesh(
+        tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices
+    )
+
+
+def mesh_sizes(
+    count: int, platform: str, *, data: int = 1, fsdp: int = -1, tensor: int = 1
+) -> dict[str, int]:
+    """The sizes of a mesh of `count` devices, with what was left in place of -1.
+
+    Raises ConfigError if they do not multiply to that number; names the platform.
+    """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     asked = " x ".join(f"{name}={size}" for name, size in sizes.items())
     free = [name for name, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
         raise ConfigError(f"mesh {asked}: sizes must be positive, and -1 may stand once")
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(devices) % fixed or (not free and fixed != len(devices)):
+    if count % fixed or (not free and fixed != count):
         raise ConfigError(
             f"mesh {asked} needs {'a multiple of ' if free else ''}{fixed} devices, but there are "
-            f"{len(devices)} ({devices[0].platform}); change the sizes, or put -1 on one axis to "
-            "take what is left"
+            f"{count} ({platform}); change the sizes, or put -1 on one axis to take what is left"
         )
-    sizes |= {name: len(devices) // fixed for name in free}
-    return jax.make_mesh(
-        tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
+    return sizes | dict.fromkeys(free, count // fixed)
 
 
 def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
@@ -85,7 +94,7 @@ def parameter_axes(path: Sequence[object]) -> tuple[str | None, ...]:
     return ("layer", *axes) if path[0] == "layers" else axes
 
 
-def parameter_shardings(model: nnx.Module, mesh: Mesh) -> Any:
+def parameter_shardings(model: nnx.Module, mesh: Mesh | jax.sharding.AbstractMesh) -> Any:
     """The model's parameter `nnx.State` with a NamedSharding in place of each array.
 
     `model` may be abstract (from `nnx.eval_shape`). Raises ConfigError where an axis does not
@@ -189,6 +198,37 @@ def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*
         over = _mesh_axes(axis, mesh)
         entries.append(over if over and size % _size(over, mesh) == 0 else None)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*entries))
+
+
+def on_each_device(
+    function: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    axes: Sequence[tuple[str | None, ...]],
+    result: tuple[str | None, ...],
+) -> jax.Array:
+    """function(*arrays), each device of the mesh of `jax.set_mesh` on its own part.
+
+    For what the compiler cannot split (a Pallas kernel) or would split badly (a loop over rows).
+    `axes` and `result` name the logical axes of the arrays and of what comes out; an axis that
+    does not divide in all arrays that have it is left whole, as in `constrain`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or not any(isinstance(x, Tracer) for x in arrays):
+        return function(*arrays)
+    sizes = [
+        (a, n)
+        for x, named in zip(arrays, axes, strict=True)
+        for a, n in zip(named, x.shape, strict=True)
+    ]
+
+    def spec(named: Sequence[str | None]) -> PartitionSpec:
+        over = {axis: _mesh_axes(axis, mesh) for axis in named}
+        whole = {axis for axis, size in sizes if axis in over and size % _size(over[axis], mesh)}
+        return PartitionSpec(*(None if axis in whole else over[axis] or None for axis in named))
+
+    return jax.shard_map(
+        function, in_specs=tuple(map(spec, axes)), out_specs=spec(result), check_vma=False
+    )(*arrays)
 
 
 def _mesh_axes(axis: str | None, mesh: Mesh | jax.sharding.AbstractMesh) -> tuple[str, ...]:

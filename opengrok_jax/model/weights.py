@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jax.typing import DTypeLike
 
 from opengrok_jax.errors import CheckpointError
 from opengrok_jax.model import hf_config
+from opengrok_jax.model.attention import Implementation
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3, Remat
 from opengrok_jax.model.sharding import laid_out, parameter_shardings, reading_sharding
@@ -53,13 +55,14 @@ def load_hf(
     *,
     dtype: DTypeLike = jnp.float32,
     remat: Remat = "none",
+    attention: Implementation = "auto",
     mesh: Mesh | None = None,
 ) -> Phi3:
     """The model of a HF folder (config.json, model.safetensors or shards with an index).
 
     config       instead of the folder's config.json
     param_dtype  what the parameters are kept in; None = each as the file has it
-    dtype, remat see `Phi3`
+    dtype, remat, attention  see `Phi3`
     mesh         spreads the parameters over it (see sharding.py); None = the first device. The
                  processes of a mesh read disjoint rows of the files and exchange them
 
@@ -68,7 +71,8 @@ def load_hf(
     """
     folder = Path(folder)
     config = hf_config.read(folder) if config is None else config
-    abstract = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
+    options: Any = {"dtype": dtype, "remat": remat, "attention": attention}
+    abstract = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), **options))
     parameters = nnx.to_flat_state(nnx.state(abstract, nnx.Param))
     stored = read_folder(folder)
     check_tensors(folder, stored, hf_shapes(config))

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from opengrok_jax.model import lora as adapters
-from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.attention import Implementation, Rule
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3, Remat
 from opengrok_jax.training import optimizer, step
@@ -19,7 +19,7 @@ from opengrok_jax.training.objective import HARD, Objective
 # The settings of a fine-tuning that `assemble` takes as they are.
 ASSEMBLED = (
     *("rule", "learning_rate", "warmup_share", "weight_decay", "clip_norm"),
-    *("remat", "dtype", "param_dtype", "seed"),
+    *("remat", "attention", "dtype", "param_dtype", "seed"),
 )
 
 
@@ -60,6 +60,7 @@ def assemble(
     dtype: str,
     param_dtype: str,
     seed: int,
+    attention: Implementation = "auto",
     lora: Mapping[str, Any] | None = None,
     objective: Objective = HARD,
     teacher: Phi3Config | None = None,
@@ -71,8 +72,8 @@ def assemble(
       devices: the mesh.
       steps: updates in all, over which the schedule runs.
       capacity: C of `losses.weighted_sum`.
-      rule, learning_rate, warmup_share, weight_decay, clip_norm, remat, dtype, param_dtype, seed:
-        as in `finetune.run`.
+      rule, learning_rate, warmup_share, weight_decay, clip_norm, remat, attention, dtype,
+        param_dtype, seed: as in `finetune.run`.
       lora: rank, alpha, targets of the adapters; None = all parameters are learnt.
       objective: what is minimised.
       teacher: sizes of the model beside the student, if the objective needs one.
@@ -83,7 +84,8 @@ def assemble(
 
     def create() -> Phi3:
         rngs = nnx.Rngs(seed)
-        model = Phi3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+        how: Any = {"dtype": dtype, "remat": remat, "attention": attention}
+        model = Phi3(config, rngs=rngs, param_dtype=param_dtype, **how)
         return adapters.adapt(model, **lora, rngs=rngs) if lora else model
 
     abstract = nnx.eval_shape(create)

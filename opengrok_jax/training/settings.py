@@ -11,7 +11,7 @@ from typing import Any, get_args
 from opengrok_jax import hub
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.model import hf_config
-from opengrok_jax.model.attention import Rule
+from opengrok_jax.model.attention import Implementation, Rule
 from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.lora import TARGETS
 from opengrok_jax.model.phi3 import Remat
@@ -26,11 +26,12 @@ VOCAB_MULTIPLE = 64  # a vocabulary that divides over devices and fills vector r
 
 # They change where and how the same run is computed, not what is computed: a run that was stopped
 # may go on with others.
-FREE = ("mesh", "microbatches", "remat", "save_every", "tensorboard")
+FREE = ("attention", "mesh", "microbatches", "remat", "save_every", "tensorboard")
 
 _CHOICES = {
     "rule": get_args(Rule),
     "normalize": get_args(Normalize),
+    "attention": get_args(Implementation),
     "remat": get_args(Remat),
     "dtype": DTYPES,
     "param_dtype": DTYPES,

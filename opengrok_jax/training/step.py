@@ -200,8 +200,7 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
       mesh: of the model.
       microbatches: M > 0 cuts into (M, B / M, T); 0 leaves (B, T).
     """
-    spec = PartitionSpec(None, RULES["batch"]) if microbatches else PartitionSpec(RULES["batch"])
-    sharding = NamedSharding(mesh, spec)
+    sharding = _of_rows(mesh, microbatches)
 
     def put(x: np.ndarray) -> jax.Array:
         if microbatches:
@@ -211,9 +210,24 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
     return jax.tree.map(put, batch)
 
 
+def abstract_batch(mesh: Mesh, *, microbatches: int, rows: int, row_tokens: int) -> Batch:
+    """What `place` gives for `rows` rows, M > 0 microbatches, without the numbers."""
+    shape, sharding = (microbatches, rows // microbatches, row_tokens), _of_rows(mesh, microbatches)
+    integers, flags, floats = (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for dtype in (jnp.int32, jnp.bool_, jnp.float32)
+    )
+    return Batch(integers, integers, integers, flags, integers, floats, floats)
+
+
 def row_groups(mesh: Mesh) -> int:
     """G: over how many parts of the mesh the rows of a batch are split."""
     return int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+
+
+def _of_rows(mesh: Mesh, microbatches: int) -> NamedSharding:
+    spec = PartitionSpec(None, RULES["batch"]) if microbatches else PartitionSpec(RULES["batch"])
+    return NamedSharding(mesh, spec)
 
 
 def _float32(params: Any) -> Any:

@@ -1,6 +1,7 @@
 """Attention against a NumPy oracle that follows the definitions in loops of float64."""
 
 import re
+from functools import partial
 from typing import Any, get_args
 
 import jax
@@ -12,14 +13,22 @@ from hypothesis import strategies as st
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model.attention import (
+    Implementation,
     Rule,
     attention,
     check_rule,
+    choose,
+    target_platform,
     visible_in_cache,
     visible_keys,
 )
+from opengrok_jax.model.sharding import make_mesh
 
 B, T, H = 2, 11, 5
+
+run = jax.jit(attention, static_argnames=("rule", "sliding_window", "implementation"))
+# Those that run on a CPU as they are meant to; the kernels for others have files of their own.
+ON_A_CPU: tuple[Implementation, ...] = ("dense", "blockwise")
 
 
 def oracle(q: Any, k: Any, v: Any, mask: Any, segments: Any, rule: str, window: int | None) -> Any:
@@ -67,17 +76,33 @@ def random_inputs(seed: int, heads: int = 6, groups: int = 2) -> tuple[Any, ...]
 )
 def test_equals_the_definition(seed: int, rule: Rule, heads: Any, window: int | None) -> None:
     q, k, v, mask, segments = random_inputs(seed, *heads)
-    got = attention(*map(jnp.asarray, (q, k, v, mask, segments)), rule=rule, sliding_window=window)
+    arrays = map(jnp.asarray, (q, k, v, mask, segments))
+    got = attention(*arrays, rule=rule, sliding_window=window, implementation="dense")
     want = oracle(q, k, v, mask, segments, rule, window)
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("implementation", ["blockwise", "splash"])
 @pytest.mark.parametrize("rule", get_args(Rule))
-def test_positions_within_segments_give_the_same(rule: Rule) -> None:
-    q, k, v, mask, segments = map(jnp.asarray, random_inputs(7))
-    positions = jnp.array([[sum(row[:i] == s) for i, s in enumerate(row)] for row in segments])
-    plain = attention(q, k, v, mask, segments, rule, None, 3)
-    np.testing.assert_array_equal(plain, attention(q, k, v, mask, segments, rule, positions, 3))
+def test_kernels_follow_the_rules(rule: Rule, implementation: Implementation) -> None:
+    q, k, v, mask, segments = random_inputs(2)
+    arrays = map(jnp.asarray, (q, k, v, mask, segments))
+    got = run(*arrays, rule=rule, sliding_window=4, implementation=implementation)
+    want = oracle(q, k, v, mask, segments, rule, 4)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_auto_goes_by_what_is_compiled_for() -> None:
+    for platform, longest, beyond in (
+        ("cpu", 64, "blockwise"),
+        ("gpu", 256, "blockwise"),
+        ("tpu", 128, "splash"),
+    ):
+        assert choose(platform, longest) == "dense", "one block is what dense attention does"
+        assert choose(platform, longest + 1) == beyond
+    assert target_platform() == "cpu"
+    with jax.set_mesh(make_mesh(fsdp=1, devices=jax.devices()[:1])):
+        assert target_platform() == "cpu"
 
 
 def test_the_drawing_in_the_docstring() -> None:
@@ -100,53 +125,60 @@ def test_multiply_reads_the_value_of_a_masked_key_and_exclude_does_not() -> None
     other_value, other_key = v.at[:, 4].add(9.0), k.at[:, 4].add(9.0)
     cases: list[tuple[Rule, bool]] = [("multiply", True), ("exclude", False)]
     for rule, reads_value in cases:
-        before = attention(q, k, v, mask, segments, rule)
-        after = attention(q, k, other_value, mask, segments, rule)
+        before = run(q, k, v, mask, segments, rule=rule)
+        after = run(q, k, other_value, mask, segments, rule=rule)
         assert (np.abs(after - before).max() > 0.1) == reads_value, rule
-        same = attention(q, other_key, v, mask, segments, rule)
+        same = run(q, other_key, v, mask, segments, rule=rule)
         np.testing.assert_array_equal(before, same, err_msg="the score of a masked key is fixed")
 
 
+@pytest.mark.parametrize("implementation", ON_A_CPU)
 @pytest.mark.parametrize("rule", get_args(Rule))
-def test_padding_is_finite_and_has_no_influence(rule: Rule) -> None:
+def test_padding_is_finite_and_has_no_influence(rule: Rule, implementation: Implementation) -> None:
     q, k, v, mask, segments = map(jnp.asarray, random_inputs(5))
     segments = segments.at[:, 7:].set(0).at[1].set(0)  # the second row is all padding
     padding = np.asarray(segments == 0)
+    attend = partial(run, rule=rule, implementation=implementation)
 
     def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(attention(q, k, v, mask, segments, rule)) + 1.0)
+        return jnp.sum(jnp.square(attend(q, k, v, mask, segments)) + 1.0)
 
     with jax.debug_nans(True):  # not on the way either
-        out = attention(q, k, v, mask, segments, rule)
+        out = attend(q, k, v, mask, segments)
     assert np.isfinite(out).all()
     assert not np.asarray(out)[padding].any()
     for gradient in jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v):
         assert np.isfinite(gradient).all()
         assert not np.asarray(gradient)[padding].any()
     noise = jnp.where((segments == 0)[..., None, None], 50.0, 0.0)
-    again = attention(q + noise, k + noise, v + noise, mask, segments, rule)
+    again = attend(q + noise, k + noise, v + noise, mask, segments)
     np.testing.assert_array_equal(np.asarray(out)[~padding], np.asarray(again)[~padding])
 
 
-def test_a_query_without_a_visible_key_gives_zeros_and_no_gradient() -> None:
+@pytest.mark.parametrize("implementation", ON_A_CPU)
+def test_a_query_without_a_visible_key_gives_zeros_and_no_gradient(
+    implementation: Implementation,
+) -> None:
     q, k, v, _, segments = map(jnp.asarray, random_inputs(1))
     segments = jnp.ones_like(segments)
     mask = jnp.arange(T)[None, :] >= jnp.array([[2], [0]])  # row 0 hides its first two tokens
-    out = attention(q, k, v, mask, segments, "exclude")
+    hide = partial(run, rule="exclude", implementation=implementation)
+    out = hide(q, k, v, mask, segments)
     assert not np.asarray(out)[0, :2].any()
     assert np.abs(out[0, 2:]).min() > 0
-    gradient = jax.grad(lambda q: jnp.sum(attention(q, k, v, mask, segments, "exclude")))(q)
+    gradient = jax.grad(lambda q: jnp.sum(hide(q, k, v, mask, segments)))(q)
     assert np.isfinite(gradient).all()
     assert not np.asarray(gradient)[0, :2].any()
 
 
-def test_softmax_is_float32_under_bfloat16() -> None:
+@pytest.mark.parametrize("implementation", ON_A_CPU)
+def test_softmax_is_float32_under_bfloat16(implementation: Implementation) -> None:
     """513 equal scores: weights of 1/513 summed in bfloat16 would drift by far more than 1 %."""
     tokens = 513
     q = jnp.zeros((1, tokens, 1, 2), jnp.bfloat16)
     v = jnp.ones((1, tokens, 1, 2), jnp.bfloat16)
     segments = jnp.ones((1, tokens), jnp.int32)
-    out = jax.jit(lambda: attention(q, q, v, None, segments, "none"))()
+    out = run(q, q, v, None, segments, rule="none", implementation=implementation)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(out, np.float32), 1.0, rtol=8e-3)
 
@@ -174,7 +206,7 @@ def test_the_drawing_of_one_query_over_a_cache() -> None:
 @pytest.mark.parametrize("rule", get_args(Rule))
 def test_a_query_over_a_cache_sees_what_it_sees_in_its_row(rule: Rule, window: int | None) -> None:
     mask = jnp.asarray(np.random.default_rng(0).random((1, T)) < 0.6)
-    whole = visible_keys(mask, jnp.ones((1, T), jnp.int32), rule, None, window)
+    whole = visible_keys(mask, jnp.ones((1, T), jnp.int32), rule, window)
     for at in range(T):
         one = visible_in_cache(jnp.array([at]), T, mask, rule, window)
         assert one[0, 0].tolist() == whole[0, at].tolist()

@@ -12,7 +12,7 @@ from flax import nnx
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model import hf_config
-from opengrok_jax.model.config import LongRope, Phi3Config
+from opengrok_jax.model.config import PUBLISHED, LongRope, Phi3Config, published
 from opengrok_jax.model.layers import Embedding, Linear
 from opengrok_jax.model.phi3 import Phi3
 
@@ -166,3 +166,11 @@ def test_tiny_is_small_and_takes_changes() -> None:
     model = nnx.eval_shape(lambda: Phi3(Phi3Config.tiny(), rngs=nnx.Rngs(0)))
     sizes = [parameter.size for _, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param))]
     assert 0.8e6 < sum(sizes) < 0.9e6
+
+
+def test_published_sizes_by_name():
+    assert published("phi-3-mini-4k") == Phi3Config(sliding_window=2047)
+    assert published("phi-3-medium-4k").num_key_value_heads == 10
+    assert all(isinstance(published(name), Phi3Config) for name in PUBLISHED)
+    with pytest.raises(ConfigError, match="there are phi-3-mini-4k, phi-3-medium-4k, phi-4"):
+        published("phi-5")

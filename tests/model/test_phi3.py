@@ -110,7 +110,7 @@ def test_padding_has_no_gradient(model: Phi3) -> None:
 def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., Phi3]) -> None:
     tokens = jnp.asarray(tokens_like(3, 44))
     results: dict[Remat, tuple[int, Any]] = {}
-    for remat in ("none", "dots", "full"):
+    for remat in ("none", "dots", "full", "offload"):
         model = random_model(CONFIG, remat=remat)
         graph, state = nnx.split(model)
 
@@ -122,10 +122,25 @@ def test_remat_saves_memory_and_changes_no_gradient(random_model: Callable[..., 
         assert memory is not None
         results[remat] = (memory.temp_size_in_bytes, compiled(state))
     assert results["full"][0] < results["dots"][0] < results["none"][0]
-    for remat in ("dots", "full"):
+    for remat in ("dots", "full", "offload"):
         pairs = zip(*(jax.tree.leaves(results[r][1]) for r in ("none", remat)), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_attention_is_computed_as_the_model_was_told(random_model: Callable[..., Phi3]) -> None:
+    tokens, segments = jnp.asarray(tokens_like(2, 13)), jnp.array([[1] * 9 + [2] * 4] * 2)
+    results = {}
+    for attention in ("dense", "blockwise"):
+        graph, state = nnx.split(random_model(CONFIG, attention=attention))
+        lowered = jax.jit(
+            lambda state, graph=graph: nnx.merge(graph, state).hidden(tokens, segments)
+        )
+        lowered = lowered.lower(state)
+        # Over layers there is a loop in any case; by blocks there are loops in it.
+        results[attention] = lowered.as_text().count("stablehlo.while"), lowered.compile()(state)
+    assert results["blockwise"][0] > results["dense"][0] == 1
+    np.testing.assert_allclose(results["blockwise"][1], results["dense"][1], rtol=0, atol=1e-5)
 
 
 def test_hidden_states_are_those_of_shallower_models(model: Phi3, random_model: Any) -> None:

@@ -40,7 +40,7 @@ from flax import nnx
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.sharding import batch_sharding, create_sharded, make_mesh
+from opengrok_jax.model.sharding import batch_sharding, create_sharded, make_mesh, on_each_device
 from opengrok_jax.model.weights import load_hf, save_hf
 
 assert jax.device_count() == 8
@@ -58,16 +58,16 @@ def loss_and_logits(graph):
         return jnp.sum(jnp.square(logits)) / 100, logits
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
-model = Phi3(config, rngs=nnx.Rngs(0))
+model = Phi3(config, rngs=nnx.Rngs(0), attention="dense")
 graph, state = nnx.split(model)
 (_, want), want_gradient = loss_and_logits(graph)(state, tokens, segments, mask)
 
 mesh = make_mesh(data=2, fsdp=-1, tensor=2)
 assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-create = lambda: Phi3(config, rngs=nnx.Rngs(0))
+create = lambda: Phi3(config, rngs=nnx.Rngs(0), attention="blockwise")  # rows on their devices
 save_hf(model, config, sys.argv[1])
 for which, other in (("created", create_sharded(create, mesh)),
-                     ("loaded", load_hf(sys.argv[1], mesh=mesh))):
+                     ("loaded", load_hf(sys.argv[1], mesh=mesh, attention="blockwise"))):
     sharded_graph, sharded = nnx.split(other)
     for a, b in zip(jax.tree.leaves(sharded), jax.tree.leaves(state), strict=True):
         assert np.abs(a - b).max() < 1e-6, which
@@ -91,6 +91,18 @@ with jax.set_mesh(mesh):
 assert states.addressable_shards[0].data.shape == (4, 1, 7, 24), states.sharding
 assert np.abs(states - want_states).max() < 1e-5 * np.abs(want_states).max()
 save_hf(other, config, sys.argv[1] + "-again")
+
+def sizes_given(x, ids):  # what it says depends on how much of x it is given
+    return x * 0 + x.shape[0] * 100 + x.shape[2] * 10 + ids.shape[0]
+axes = (("batch", None, "heads", None), ("batch", None))
+with jax.set_mesh(mesh):
+    for shape, said in (((4, 3, 6, 2), 131), ((3, 3, 6, 2), 333), ((4, 3, 5, 2), 151)):
+        arrays = (jnp.zeros(shape), jnp.zeros(shape[:2]))
+        part = jax.jit(lambda *x: on_each_device(sizes_given, x, axes, axes[0]))(*arrays)
+        assert part.shape == shape, part.shape
+        assert np.unique(part).tolist() == [said], np.unique(part)
+        assert on_each_device(sizes_given, arrays, axes, axes[0])[0, 0, 0, 0] == (
+            shape[0] * 100 + shape[2] * 10 + shape[0]), "outside jit nothing is split"
 for sizes in ({"data": 3}, {"data": 2, "fsdp": 2}, {"data": -1, "fsdp": -1}, {"tensor": 0}):
     try:
         make_mesh(**sizes)

@@ -72,3 +72,22 @@ def test_the_update_takes_the_teacher_as_an_argument(tiny, mesh, examples):
     assert losses[0] == pytest.approx((0, 0), abs=1e-5)
     assert losses[1][0] > 1e-4
     assert losses[1][1] > 1e-3
+
+
+def test_a_plan_compiles_what_a_run_runs(tiny, mesh, examples):
+    """The program made from shapes alone takes a run's own state and batch, and is its program."""
+    batch = batches.fill([[0], [1], [2], []], examples, row_tokens=48, normalize="token")
+    placed = step.place(batch, mesh, microbatches=2)
+    shapes = step.abstract_batch(mesh, microbatches=2, rows=4, row_tokens=48)
+    for promised, found in zip(*map(jax.tree.leaves, (shapes, placed)), strict=True):
+        assert (promised.shape, promised.dtype) == (found.shape, found.dtype)
+        assert promised.sharding == found.sharding
+    with jax.set_mesh(mesh):
+        made = assemble(tiny, mesh, **SETTINGS)
+        compiled = made.update.lower(made.like, shapes).compile()  # type: ignore[attr-defined]
+        results = []
+        for update in (compiled, made.update):
+            state = step.new_state(create_sharded(made.create, mesh), made.optimizer, made.like)
+            results.append(update(state, placed))
+        for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+            np.testing.assert_array_equal(a, b)

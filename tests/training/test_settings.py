@@ -36,6 +36,7 @@ def test_good_settings_pass(given):
         ("rule", "hide", "one of none, multiply, exclude"),
         ("normalize", "mean", "one of token, example"),
         ("remat", "some", "one of none, full, dots"),
+        ("attention", "flash", "one of auto, dense, blockwise, splash, cudnn"),
         ("dtype", "float16", "one of float32, bfloat16"),
         ("param_dtype", "int8", "one of float32, bfloat16"),
         ("row_tokens", 1, "a whole number from 2"),

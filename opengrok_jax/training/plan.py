@@ -1,0 +1,291 @@
+"""Before anything is rented: does a fine-tuning fit, how large a batch, how long, how much money.
+
+compiled    the very step that would train, by the compiler of real TPUs (libtpu), on any machine
+analytic    arrays counted by hand, for GPUs and where libtpu is not installed
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from jax.sharding import AbstractMesh
+
+from opengrok_jax import hub
+from opengrok_jax.errors import ConfigError, MissingExtra
+from opengrok_jax.masked_file import read_masked
+from opengrok_jax.model import hf_config
+from opengrok_jax.model.config import Phi3Config, published
+from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.sharding import MESH_AXES, mesh_sizes, parameter_shardings
+from opengrok_jax.progress import say
+from opengrok_jax.training import (
+    finetune,
+    objective,
+    plan_analytic,
+    plan_compile,
+    plan_data,
+    settings,
+)
+from opengrok_jax.training.assembly import ASSEMBLED
+from opengrok_jax.training.flops import train_flops
+from opengrok_jax.training.plan_analytic import Parts, Work
+from opengrok_jax.training.plan_search import Probe, largest_fit
+from opengrok_jax.training.slices import Slice, parse_slice
+
+# Of the rate that the slowest of arithmetic, memory and links allows. Published runs of MaxText
+# reach 43 to 61 % of the arithmetic (google/maxtext README, AI-Hypercomputer/tpu-recipes).
+EFFICIENCY = 0.5
+_MEANING = {
+    "compiled": "memory, matrix products and collectives are those of the TPU compiler's program",
+    "analytic": "analytic, not compiled: arrays counted by hand",
+}
+
+
+def run(
+    *,
+    training: Mapping[str, Any],
+    chips: str,
+    price: float = 0.0,
+    tokens: int = 0,
+    rows: int = 0,
+    masked_file: Path | None = None,
+    model: str = "",
+    analytic: bool = False,
+    search: bool = True,
+    most_compilations: int = 8,
+) -> dict[str, Any]:
+    """Plans the fine-tuning of a config's `training` section.
+
+    Args:
+      training: arguments of `finetune.run` but masked_file and out.
+      chips: "v5e:4x4", "h100:8".
+      price: of a chip for an hour, in any currency; 0 = not asked.
+      tokens: of the data set; rows are taken to be full.
+      rows: of the data set, once packed.
+      masked_file: packs what `opengrok mask` wrote; one of the three at most.
+      model: a name of `model.config.PUBLISHED` in place of `training["init"]`.
+      analytic: does not compile, even if it could.
+      search: also looks for the largest microbatch that fits.
+      most_compilations: that the search may cost.
+
+    Returns:
+      The plan, JSON-able; its keys are those that `plan_table.show` prints.
+
+    Raises:
+      ConfigError: a wrong setting, chip, slice, mesh or batch.
+      DataError: a masked file that cannot be learnt from.
+      TrainingError: the compiler failed.
+      MissingExtra: libtpu is not installed and `analytic` is not set.
+    """
+    wanted = parse_slice(chips)
+    if sum(map(bool, (tokens, rows, masked_file))) > 1:
+        raise ConfigError("give one of tokens, rows and a masked file: each says how much data")
+    for name, value in (("price", price), ("tokens", tokens), ("rows", rows)):
+        if value < 0:
+            raise ConfigError(f"{name} is {value!r}; expected 0 or more")
+    given = _defaults() | dict(training)
+    settings.check(given | ({"init": settings.SCRATCH} if model else {}))
+    adapters = settings.lora_options(given["lora"], given["init"])
+    if adapters or objective.read(given["distill"] or {}) != objective.HARD:
+        raise ConfigError(
+            "lora and distill are not planned for, only the full fine-tuning on the answers "
+            "themselves, which needs more memory than adapters: leave both out to plan that"
+        )
+    config = _config(given, model, masked_file)
+    sizes = mesh_sizes(wanted.devices, wanted.name, **given["mesh"])
+    parts = Parts(*(sizes[axis] for axis in MESH_AXES))
+    microbatches, row_tokens = given["microbatches"], given["row_tokens"]
+    settings.check_rows(given["rows_per_batch"], microbatches, parts.rows)
+    per_device = given["rows_per_batch"] // microbatches // parts.rows
+    _check_parameters(config, sizes)
+    data = plan_data.measure(
+        given, parts, tokens=tokens, rows=rows, masked_file=masked_file, config=config
+    )
+
+    compiles = bool(wanted.chip.dimensions) and not analytic
+    if compiles and not plan_compile.available():
+        raise MissingExtra(
+            "libtpu is not installed; it comes with the extra 'plan': pip install "
+            "'opengrok-jax[plan]'. Without it, --analytic counts by hand"
+        )
+
+    def work(count: int) -> Work:
+        return Work(
+            config=config,
+            parts=parts,
+            rows=count,
+            row_tokens=row_tokens,
+            microbatches=microbatches,
+            loss_share=data.loss_share,
+            dense=given.get("attention", "dense") == "dense",
+            **{name: given[name] for name in ("remat", "dtype", "param_dtype")},
+        )
+
+    def probe(count: int) -> Probe:
+        needs = plan_analytic.memory(work(count))["peak"]
+        has = wanted.chip.hbm_bytes // wanted.chip.devices
+        if not compiles:
+            return Probe(needs <= has, needs, has, {})
+        say(f"plan: compiling {count} rows a device for {wanted.name}, one to three minutes")
+        answer = plan_compile.compile_apart(
+            {
+                "slice": wanted.name,
+                "config_json": hf_config.write(config, given["param_dtype"]),
+                "mesh": sizes,
+                "microbatches": microbatches,
+                "rows_per_device": count,
+                "row_tokens": row_tokens,
+                "capacity": -(-data.capacity * count // per_device),
+                "steps": data.steps,
+                "settings": {name: given[name] for name in ASSEMBLED},
+            }
+        )
+        if answer["fits"]:
+            return Probe(True, answer["memory"]["peak"], has, answer)
+        return Probe(False, answer["needs"], answer["has"], answer)
+
+    tried: dict[int, Probe] = {per_device: probe(per_device)}
+    asked = tried[per_device]
+    if search:
+        slope = (
+            plan_analytic.memory(work(per_device + 1))["peak"]
+            - plan_analytic.memory(work(per_device))["peak"]
+        )
+        limit = most_compilations if compiles else 64
+        largest_fit(probe, tried, slope=float(max(slope, 1)), most=limit)
+    fit = [count for count, one in tried.items() if one.fits]
+    too_many = [count for count, one in tried.items() if not one.fits]
+    seconds = _times(wanted, work(per_device), asked.answer)
+    places = per_device * row_tokens * microbatches * parts.rows
+    at_peak = max(seconds.values())
+    step_seconds = at_peak / EFFICIENCY
+    hours = data.steps * step_seconds / 3600 if data.source else None
+    result = {
+        "basis": "compiled" if compiles else "analytic",
+        "meaning": _MEANING["compiled" if compiles else "analytic"],
+        "slice": {
+            "name": wanted.name,
+            "chips": wanted.chips,
+            "devices": wanted.devices,
+            "hbm_bytes": asked.has,
+            "source": wanted.chip.source,
+        },
+        "model": {
+            "parameters": plan_analytic.parameters(config),
+            "layers": config.num_hidden_layers,
+        },
+        "step": {
+            "mesh": sizes,
+            "rows_per_batch": given["rows_per_batch"],
+            "microbatches": microbatches,
+            "rows_per_device": per_device,
+            "row_tokens": row_tokens,
+            "places": places,
+            "remat": given["remat"],
+            "dtype": given["dtype"],
+            "param_dtype": given["param_dtype"],
+        },
+        "fits": asked.fits,
+        "memory": _memory(work(per_device), asked),
+        "largest": {
+            "rows_per_device": max(fit, default=None) if search else None,
+            "too_many": min(too_many, default=None) if search else None,
+            "tried": {
+                str(count): {"fits": one.fits, "bytes": one.needs}
+                for count, one in sorted(tried.items())
+            },
+        },
+        "flops": {
+            "model": train_flops(config, work(per_device).load()),
+            "executed": round(plan_analytic.executed_flops(work(per_device)) * wanted.devices),
+            "matrix_products": asked.answer.get("matmul_flops"),
+            "xla_loops_once": asked.answer.get("xla_flops"),
+        },
+        "collectives": asked.answer.get("collectives"),
+        "estimated_cycles": asked.answer.get("cycles"),
+        "seconds_at_peak": seconds,
+        "efficiency": EFFICIENCY,
+        "step_seconds": step_seconds,
+        "tokens_per_second": places / step_seconds,
+        "data": {"source": data.source, "rows": data.rows, "steps": data.steps}
+        if data.source
+        else None,
+        "hours": hours,
+        "price_per_chip_hour": price or None,
+        "money": hours * wanted.chips * price if hours is not None and price else None,
+        "versions": {name: asked.answer.get(name, None) for name in ("jax", "libtpu")},
+        "compile_seconds": asked.answer.get("compile_seconds"),
+    }
+    return result
+
+
+def _defaults() -> dict[str, Any]:
+    parameters = inspect.signature(finetune.run).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _config(given: Mapping[str, Any], model: str, masked_file: Path | None) -> Phi3Config:
+    if model:
+        config = published(model)
+        if given["row_tokens"] > (longest := config.max_position_embeddings):
+            raise ConfigError(
+                f"row_tokens is {given['row_tokens']}; expected at most the model's "
+                f"max_position_embeddings {longest}"
+            )
+        return config
+    vocab = given["model"].get("vocab_size") or 0
+    if masked_file:
+        vocab = settings.tokenizer_vocab(read_masked(masked_file)[1], masked_file)
+    if given["init"] == settings.SCRATCH and not vocab:
+        raise ConfigError(
+            "the size of the vocabulary comes from the data, which is not there yet: run "
+            "`opengrok mask` first, or give --masked FILE or --model NAME"
+        )
+    scratch = given["init"] == settings.SCRATCH
+    return settings.model_config(
+        init=None if scratch else hub.folder_of(given["init"], weights=False),
+        model=given["model"],
+        row_tokens=given["row_tokens"],
+        tokenizer_vocab=vocab,
+    )
+
+
+def _check_parameters(config: Phi3Config, sizes: Mapping[str, int]) -> None:
+    """Raises ConfigError unless every parameter divides by its part of the mesh."""
+    mesh: Any = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    parameter_shardings(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0))), mesh)
+
+
+def _memory(work: Work, asked: Probe) -> dict[str, int]:
+    counted = plan_analytic.memory(work)
+    if not asked.answer:
+        return counted
+    if not asked.fits:
+        return {name: counted[name] for name in ("parameters", "optimizer")} | {"peak": asked.needs}
+    found = asked.answer["memory"]
+    rest = found["peak"] - found["parameters"] - found["optimizer"]
+    return {
+        "parameters": found["parameters"],
+        "optimizer": found["optimizer"],
+        "gradients_activations": rest,
+        "peak": found["peak"],
+    }
+
+
+def _times(wanted: Slice, work: Work, answer: Mapping[str, Any]) -> dict[str, float]:
+    collectives = answer.get("collectives")
+    links = (
+        plan_analytic.received(work)
+        if collectives is None
+        else sum(kind["bytes"] for kind in collectives.values())
+    )
+    return plan_analytic.times(
+        flops=plan_analytic.executed_flops(work),
+        traffic=plan_analytic.memory_traffic(work),
+        links=links,
+        chip=wanted.chip,
+    )

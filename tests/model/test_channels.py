@@ -1,0 +1,70 @@
+import re
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.channels import channels, codes
+from opengrok_jax.model.segments import ids_of_keys
+from tests.model.attention_rows import (
+    assert_same,
+    oracle,
+    random_qkv,
+    segment_rows,
+    value_and_gradients,
+)
+
+
+@pytest.mark.parametrize("window", [None, 11])
+def test_equals_the_dense_oracle(window: int | None) -> None:
+    """To 1e-4: the offsets of the codes cost float32 scores two digits."""
+    kernel = value_and_gradients(partial(channels, sliding_window=window, kernel="xla"))
+    dense = value_and_gradients(oracle(window))
+    segments = jnp.asarray(segment_rows(70))
+    for seed, share in enumerate((0.1, 0.6, 1.0)):
+        mask = jnp.asarray(np.random.default_rng(seed).random(segments.shape) < share)
+        arrays = (*random_qkv(seed, segments.shape, heads=6, groups=2, width=16), segments)
+        key_ids = ids_of_keys(segments, mask)
+        assert_same(kernel(*arrays, key_ids), dense(*arrays, key_ids), 1e-4)
+
+
+def test_the_drawing_of_codes() -> None:
+    text = codes.__doc__ or ""
+    signs = {"+": 1, "-": -1}
+    ids: dict[str, list[int]] = {"query": [], "key": []}
+    drawn: dict[str, list[list[int]]] = {"query": [], "key": []}
+    products = []
+    rows = re.findall(
+        r"(-?\d) +([+-]) ([+-]) +(?:key ids)? +(-?\d) +([+-]) ([+-]) +(?:products)? +((?:-?\d +)+-?\d)$",
+        text,
+        re.MULTILINE,
+    )
+    assert len(rows) == 3
+    for query, *query_code, key, first, second, product in rows:
+        ids["query"].append(int(query))
+        drawn["query"].append([signs[c] for c in query_code])
+        ids["key"].append(int(key))
+        drawn["key"].append([signs[c] for c in (first, second)])
+        products.append([int(x) for x in product.split()])
+    queries, keys = codes(jnp.array([ids["query"]]), jnp.array([ids["key"]]), 96)
+    np.testing.assert_array_equal(np.sign(queries[0]), drawn["query"])
+    np.testing.assert_array_equal(np.sign(keys[0]), drawn["key"])
+    offset = float(jnp.abs(queries[0, 0, 0] * keys[0, 0, 0]))
+    np.testing.assert_array_equal(queries[0] @ keys[0].T / offset, products)
+    assert 2 * offset / np.sqrt(96) > 104, "exp(-104) is 0 in float32"
+
+
+def test_codes_are_exact_in_bfloat16_and_fit_beside_phi3() -> None:
+    ids = jnp.arange(4096)[None]
+    for code in codes(ids, ids, 96):
+        np.testing.assert_array_equal(code.astype(jnp.bfloat16).astype(jnp.float32), code)
+        assert code.shape[-1] + 96 <= 112
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(jnp.float32, 96), (jnp.bfloat16, 128)])
+def test_what_cudnn_does_not_take_is_refused(dtype: type, width: int) -> None:
+    x, ids = jnp.ones((1, 8, 1, width), dtype), jnp.ones((1, 8), jnp.int32)
+    with pytest.raises(ConfigError, match=r"attention 'cudnn' got .* Choose attention 'blockwise'"):
+        channels(x, x, x, ids, ids)

@@ -1,0 +1,184 @@
+"""Compiling for TPUs that are not there; where libtpu is absent, what can be said without it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from opengrok_jax.errors import ConfigError, TrainingError
+from opengrok_jax.model import hf_config
+from opengrok_jax.model.config import Phi3Config, published
+from opengrok_jax.training import plan_compile
+
+GIB = 2**30
+SETTINGS = {
+    "rule": "exclude",
+    "learning_rate": 1e-2,
+    "warmup_share": 0.0,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "remat": "full",
+    "dtype": "bfloat16",
+    "param_dtype": "float32",
+    "seed": 3,
+}
+needs_libtpu = pytest.mark.skipif(
+    not plan_compile.available(), reason="libtpu is not installed: pip install 'opengrok-jax[plan]'"
+)
+TINY = Phi3Config.tiny(64, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+
+
+def request(config, **changes):
+    given = {
+        "slice": "v5e:2x2",
+        "config_json": hf_config.write(config, "float32"),
+        "mesh": {"data": 1, "fsdp": 4, "tensor": 1},
+        "microbatches": 1,
+        "rows_per_device": 1,
+        "row_tokens": 128,
+        "capacity": 128,
+        "steps": 10,
+        "settings": SETTINGS,
+    }
+    return given | changes
+
+
+@pytest.fixture(autouse=True)
+def a_users_environment(monkeypatch):
+    """Not the one in which this room's tests compile quickly and badly."""
+    for name in [name for name in os.environ if name.startswith("JAX_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Used 20.25G of 15.75G hbm. Exceeded hbm capacity by 4.50G.", (20.25, 15.75)),
+        (
+            "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+            "required for HLO temporaries (15.78G) exceeds available HBM (15.75G). HLO module: x.",
+            (15.78, 15.75),
+        ),
+        ("XLA:TPU ran out.\n  Used 512.00M of 15.75G hbm.", (0.5, 15.75)),
+    ],
+)
+def test_reads_what_does_not_fit(text, expected):
+    assert plan_compile.too_much(text) == tuple(int(x * GIB) for x in expected)
+
+
+def test_any_other_error_is_told_in_one_line():
+    with pytest.raises(TrainingError, match=r"does not compile for the slice: INTERNAL: no\."):
+        plan_compile.too_much("INTERNAL: no.\nstack\nstack")
+
+
+def test_a_dead_compiler_and_a_slow_one(monkeypatch, tmp_path):
+    (tmp_path / "jax.py").write_text(
+        "import os, sys; print('broken', file=sys.stderr); os._exit(9)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TrainingError, match=r"died \(status 9\): broken; plan with --analytic"):
+        plan_compile.compile_apart({})
+    (tmp_path / "jax.py").write_text("import time; time.sleep(60)")
+    with pytest.raises(TrainingError, match="more than 1 s"):
+        plan_compile.compile_apart({}, seconds=1.0)
+
+
+@pytest.mark.libtpu
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"mesh": {"data": 1, "fsdp": 3, "tensor": 1}}, ConfigError, "there are 4 .tpu"),
+        ({"mesh": {"data": 1, "fsdp": 1, "tensor": 4}}, None, ""),
+    ],
+)
+def test_tiny(changes, kind, said):
+    if kind:
+        with pytest.raises(kind, match=said):
+            plan_compile.compile_apart(request(TINY, **changes))
+        return
+    found = plan_compile.compile_apart(request(TINY, **changes))
+    assert found["fits"]
+    assert found["collectives"]["all-reduce"]["count"] >= 2 * 2  # two outputs a layer
+
+
+@pytest.mark.libtpu
+@needs_libtpu
+def test_nothing_is_shown_to_the_user():
+    """Neither libtpu nor JAX warns where the command could be seen."""
+    code = (
+        "import json, sys\n"
+        "from opengrok_jax.training import plan_compile\n"
+        "plan_compile.compile_apart(json.load(sys.stdin))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(request(TINY)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.libtpu
+@needs_libtpu
+def test_two_layers_of_phi_3_mini():
+    """In a minute of one core."""
+    config = Phi3Config(num_hidden_layers=2)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    found = plan_compile.compile_apart(request(config, row_tokens=512, capacity=512))
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 60
+    layer = 3072 * (3 * 3072 + 3072 + 3 * 8192)
+    count = 2 * (layer + 2 * 3072) + 2 * 32064 * 3072 + 3072
+    memory = found["memory"]
+    assert memory["parameters"] == pytest.approx(4 * count / 4, rel=1e-3)
+    assert memory["optimizer"] == pytest.approx(2 * memory["parameters"], rel=1e-3)
+    # The state lies in memory without padding, and the old one gives its place to the new.
+    assert memory["arguments"] == pytest.approx(3 * memory["parameters"], rel=5e-3)
+    assert memory["arguments"] < memory["peak"] < 3 * GIB
+    # Forwards, again for remat, and twice backwards; the head only on the 512 that bear loss.
+    expected = 2 * 512 * (4 * 2 * layer + 3 * 32064 * 3072)
+    assert found["matmul_flops"] == pytest.approx(expected, rel=0.15)
+    gathered = found["collectives"]["all-gather"]["bytes"]
+    gathered += found["collectives"].get("collective-permute", {"bytes": 0})["bytes"]
+    assert gathered > 2 * 2 * layer * 2 * 3 // 4  # in bfloat16, forwards and backwards
+    assert found["cycles"] > 0
+
+
+@pytest.mark.libtpu
+@needs_libtpu
+def test_what_does_not_fit():
+    found = plan_compile.compile_apart(
+        request(
+            Phi3Config(num_hidden_layers=8),
+            slice="v5e:1x1",
+            mesh={"data": 1, "fsdp": 1, "tensor": 1},
+        )
+    )
+    assert not found["fits"]
+    assert found["needs"] > found["has"]
+    assert 15 * GIB < found["has"] < 16 * GIB
+
+
+@pytest.mark.slow
+@pytest.mark.libtpu
+@needs_libtpu
+def test_phi_3_mini_on_sixteen_chips():
+    """Within 120 seconds of one core; MaxText's state takes 2.95 GiB a chip, with padding."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    found = plan_compile.compile_apart(
+        request(
+            published("phi-3-mini-4k"),
+            slice="v5e:4x4",
+            mesh={"data": 1, "fsdp": 16, "tensor": 1},
+            row_tokens=4096,
+            capacity=4096,
+        )
+    )
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 120
+    assert found["fits"]
+    assert found["memory"]["arguments"] < 2.68 * GIB
