@@ -174,8 +174,9 @@ def on_first(work: Callable[[], object]) -> None:
 def any_asks(asks: Callable[[], bool]) -> Callable[[], bool]:
     """A question to which all processes hear the same answer: whether any of them `asks`.
 
-    All put it equally often. An answer is that of the time before, so that nobody waits for it;
-    several processes would end at different steps if each looked at itself alone.
+    All put it equally often. An answer is that of the time before (the first, of this call), so
+    that nobody waits for it; several processes would end at different steps if each looked at
+    itself alone.
     """
     if count() == 1:
         return asks

@@ -115,6 +115,7 @@ with processes.joined():
     calls = iter(range(100))
     asked = processes.any_asks(lambda: me == 1 and next(calls) >= 3)
     answers = [asked() for _ in range(6)]
+    answers.append(processes.any_asks(lambda: me == 1)())
     began = time.monotonic()
     for _ in range(50):
         asked()
@@ -128,7 +129,7 @@ def test_two_processes_agree():
     (status, out, said), (other_status, other_out, other_said) = finish(words)
     assert (status, other_status) == (0, 0), said + other_said
     different = "the processes were given different settings; start all of them alike"
-    answers = [False, False, False, True, True, True]
+    answers = [False, False, False, True, True, True, True]
     rows = [
         [json.loads(x) for x in text.splitlines() if x.startswith(("[2", "0."))]
         for text in (out, other_out)
