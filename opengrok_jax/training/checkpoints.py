@@ -65,7 +65,12 @@ class Checkpoints:
         self._newest_best = 0
 
     def close(self) -> None:
-        """Returns when everything is on disk and the background threads have ended."""
+        """Returns when everything is on disk and the background threads have ended.
+
+        At once where another process is lost: they wait for it, and nothing more will be whole.
+        """
+        if (error := sys.exception()) and processes.lost(error):
+            return
         with storing(self.folder):
             try:
                 self._best.close()

@@ -260,6 +260,7 @@ def run(
         said = ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items())
         say(f"wall time: {said or 'nothing was left to do'}")
         storage.write_json(out / "summary.json", summary)
-    if asked_to_end():  # too late to stop anything here, but not for what would come after
+    # Too late to stop anything here, but not for what would come after.
+    if processes.any_asks(asked_to_end)():
         raise SystemExit(sigterm.STATUS)
     return summary

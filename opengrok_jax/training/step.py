@@ -192,7 +192,8 @@ def make_eval_step(
 def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
     """A host batch (B, T) on the mesh, rows over `data` and `fsdp`.
 
-    Every process passes the whole batch and uploads only the rows of its own devices.
+    Every process passes the whole batch and uploads only the rows of its own devices. None waits
+    for another, so a thread may do it ahead; `jax.device_put` would compare the processes' batches.
 
     Args:
       batch: NumPy arrays.
