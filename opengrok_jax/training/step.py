@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32 scalar, updates done.
       params: the model's parameters, in `param_dtype`; with LoRA the adapters alone.
-      opt_state: of the optimizer; moments in float32 whatever the parameters are stored in.
+      opt_state: of the optimizer; its moments do not follow the dtype of the parameters.
     """
 
     step: Any
