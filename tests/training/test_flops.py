@@ -39,9 +39,7 @@ def test_the_drawing():
 @pytest.mark.parametrize("window", [None, 1, 5, 100])
 def test_pairs_are_those_that_attention_lets_see(examples, window):
     batch = fill([[0, 1, 2], [3], []], examples, row_tokens=72, normalize="token")
-    visible = visible_keys(
-        None, jnp.asarray(batch.segment_ids), "none", jnp.asarray(batch.positions), window
-    )
+    visible = visible_keys(None, jnp.asarray(batch.segment_ids), "none", window)
     assert load(batch, window).pairs == int(visible.sum())
 
 
@@ -106,7 +104,7 @@ def test_xla_counts_the_same_on_one_dense_row():
     tokens = positions % 512
     batch = Batch(tokens, np.ones_like(tokens), positions, ones > 0, tokens, ones, ones)
     graph, params = nnx.split(
-        nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=jnp.float32))
+        nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), attention="dense"))
     )
 
     def loss(params, batch):
