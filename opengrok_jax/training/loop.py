@@ -17,14 +17,13 @@ from opengrok_jax import processes
 from opengrok_jax.errors import TrainingError
 from opengrok_jax.progress import track
 from opengrok_jax.storage import replacing, storing
+from opengrok_jax.training import sigterm
 from opengrok_jax.training.batches import Batch, Packed
 from opengrok_jax.training.checkpoints import Checkpoints
 from opengrok_jax.training.feed import feed
 from opengrok_jax.training.flops import Load
 from opengrok_jax.training.meters import Meters
 from opengrok_jax.training.step import StepReport, TrainState
-
-SIGTERM_STATUS = 143  # 128 + 15, as shells report a process that ended on SIGTERM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +192,7 @@ def train(
             if over():
                 break
             if ending:
-                raise SystemExit(SIGTERM_STATUS)
+                raise SystemExit(sigterm.STATUS)
     return standing
 
 

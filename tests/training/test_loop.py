@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from opengrok_jax.errors import TrainingError
-from opengrok_jax.training import batches
+from opengrok_jax.training import batches, sigterm
 from opengrok_jax.training.checkpoints import Checkpoints
-from opengrok_jax.training.finetune import _termination
 from opengrok_jax.training.loop import Standing, rewind, train
 from opengrok_jax.training.meters import Clock, Meters
 from opengrok_jax.training.step import StepReport, TrainState
@@ -185,7 +184,7 @@ def test_sigterm_keeps_the_state(play, tmp_path, metrics):
 
     asked = 0
     before = signal.getsignal(signal.SIGTERM)
-    with _termination() as came:
+    with sigterm.noted() as came:
 
         def at_the_fifth():
             nonlocal asked
