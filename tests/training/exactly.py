@@ -4,6 +4,7 @@ Import it in a process of its own, too: nothing here depends on pytest.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
+from opengrok_jax.model.sharding import parameter_shardings
 from opengrok_jax.records import MaskedExample
 from opengrok_jax.soft_file import ABSENT, response_positions
 from opengrok_jax.tokenizer import PROMPT, RESPONSE, TEMPLATE
@@ -145,16 +147,18 @@ def parameters(config: Phi3Config, seed: int) -> Mapping[str, Any]:
 
 
 class Update:
-    """The real update of one objective on one mesh; each number of microbatches compiles once."""
+    """The real update of one objective on one mesh; each shape of a batch is compiled once."""
 
     def __init__(self, asked: Objective, mesh: Mesh):
         self.asked, self.mesh = asked, mesh
+        self.programs: dict[tuple[int, ...], Any] = {}  # by the shape of the batch
         student, teacher = (nnx.eval_shape(make(config)) for config in (STUDENT, TEACHER))
         self.like = step.abstract_state(student, GRADIENT, mesh)
         self.of_teacher = None
         if asked.needs_teacher:
-            places = nnx.map_state(lambda _, x: x, step.parameter_shardings(teacher, mesh))
-            self.of_teacher = jax.device_put(parameters(TEACHER, 2), places)
+            self.of_teacher = jax.device_put(
+                parameters(TEACHER, 2), parameter_shardings(teacher, mesh)
+            )
         self.update = step.make_train_step(
             nnx.graphdef(student),
             GRADIENT,
@@ -184,9 +188,21 @@ class Update:
         with jax.set_mesh(self.mesh):
             state = jax.device_put(state, step.shardings(self.like))
             placed = step.place(batch, self.mesh, microbatches=microbatches)
-            state, report = self.update(state, placed, of_teacher=self.of_teacher)
+            key = placed.tokens.shape
+            if key not in self.programs:
+                lowered = self.update.lower(state, placed, of_teacher=self.of_teacher)  # type: ignore[attr-defined]
+                self.programs[key] = lowered.compile()
+            state, report = self.programs[key](state, placed, of_teacher=self.of_teacher)
         trace = optax.tree_utils.tree_get(state.opt_state, "trace")
         return float(report.loss), jax.tree.map(np.asarray, trace)
+
+
+def bytes_of(state: step.TrainState) -> int:
+    """What a device holds of a state."""
+    held = (
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state)
+    )
+    return sum(held)
 
 
 def make(config: Phi3Config) -> Any:
