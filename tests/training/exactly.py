@@ -200,7 +200,8 @@ class Update:
 def bytes_of(state: step.TrainState) -> int:
     """What a device holds of a state."""
     held = (
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state)
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(state)
     )
     return sum(held)
 

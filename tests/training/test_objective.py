@@ -98,7 +98,9 @@ def forward(models: tuple[Phi3, Phi3], batch: batches.Batch) -> formula.Forward:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_equals_the_formula_with_its_gradient_and_packing_changes_nothing(name, models, data, soft_file) -> None:
+def test_equals_the_formula_with_its_gradient_and_packing_changes_nothing(
+    name, models, data, soft_file
+) -> None:
     asked = OBJECTIVES[name]
     run = compiled(models, asked)
     form = {"row_tokens": ROW, "normalize": "token", "soft_file": soft_file}

@@ -20,8 +20,7 @@ from opengrok_jax.training.optimizer import (
     schedule,
 )
 
-
-STEPS = 6
+STEPS = 6  # of `some_updates`
 
 
 def rates(steps, **given):
@@ -153,9 +152,7 @@ def test_moments_in_bfloat16_are_float32_ones_rounded_after_each_update():
         g = gradient["mlp"].astype(np.float64)
         m = GIVEN["b1"] * m + (1 - GIVEN["b1"]) * g
         v = 0.95 * v + 0.05 * g**2
-        x -= rate * (m / (1 - GIVEN["b1"] ** step)) / (
-            np.sqrt(v / (1 - 0.95**step)) + GIVEN["eps"]
-        )
+        x -= rate * (m / (1 - GIVEN["b1"] ** step)) / (np.sqrt(v / (1 - 0.95**step)) + GIVEN["eps"])
         m, v = rounded(m), rounded(v)
         np.testing.assert_allclose(half[step - 1]["mlp"], x, rtol=1e-5, atol=1e-6)
     for found, expected in zip(moments, (m, v), strict=True):

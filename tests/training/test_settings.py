@@ -87,7 +87,7 @@ def test_every_argument_is_looked_at(given):
 def test_settings_of_adamw_that_do_not_fit_together_are_refused(given):
     check(given | {"schedule": "linear", "final_share": 0.1, "b2": 0.999})
     check(given | {"schedule": "constant", "moments_dtype": "bfloat16", "b2": 0.99})
-    with pytest.raises(ConfigError, match="final_share is 0.1; expected 0 with schedule 'const"):
+    with pytest.raises(ConfigError, match=r"final_share is 0\.1; expected 0 with schedule 'const"):
         check(given | {"schedule": "constant", "final_share": 0.1})
     for name in ("b1", "b2"):
         with pytest.raises(ConfigError, match=rf"{name} is 0\.999; expected below 0\.99609"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from opengrok_jax.model.sharding import make_mesh
 from opengrok_jax.soft_file import response_positions
-from opengrok_jax.training.batches import Batch, Soft
+from opengrok_jax.training.batches import Soft
 from tests.together import together
 from tests.training import exactly
 from tests.training.exactly import OBJECTIVES, apart, examples, laid_out, rows_of, weights
