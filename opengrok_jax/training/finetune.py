@@ -175,7 +175,7 @@ def run(
     )
     like = made.like
     needed = bytes_on_disk(like, made.base if options else ())
-    processes.on_first(lambda: storage.check_room(out, needed))
+    processes.on_first(lambda: (storage.clear_partial(out), storage.check_room(out, needed)))
     evaluate = None
     if valid:
         one = step.make_eval_step(
@@ -274,4 +274,6 @@ def run(
         said = ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items())
         say(f"wall time: {said or 'nothing was left to do'}")
         storage.write_json(out / "summary.json", summary)
+    if asked_to_end():  # too late to stop anything here, but not for what would come after
+        raise SystemExit(sigterm.STATUS)
     return summary

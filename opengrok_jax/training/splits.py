@@ -103,7 +103,7 @@ def mean_loss(
     devices: Mesh,
     frozen: tuple[Any, ...],
     params: Any,
-) -> float:
+) -> tuple[float, list[str]]:
     """Loss over a whole split: all sums over all weights, divided once, added up in float64.
 
     Args:
@@ -111,8 +111,13 @@ def mean_loss(
       data: the split.
       devices: the mesh.
       frozen, params: of the model.
+
+    Returns:
+      The loss, and the ids of the examples in batches whose sums are not finite.
     """
     placed = (place(data.batch(i), devices) for i in range(len(data.order)))
     parts = [one(params, batch, *frozen) for batch in placed]
-    total, weight = np.sum(np.array(jax.device_get(parts), np.float64), axis=0)
-    return float(total / weight)
+    sums = np.array(jax.device_get(parts), np.float64)
+    bad = np.flatnonzero(~np.isfinite(sums).all(axis=1)).tolist()
+    total, weight = np.sum(sums, axis=0)
+    return float(total / weight), [name for index in bad for name in data.ids(index)]

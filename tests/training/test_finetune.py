@@ -157,19 +157,6 @@ def test_tensorboard_is_written_or_its_extra_named(settings, tmp_path, monkeypat
         assert name in file.read_bytes()
 
 
-@pytest.mark.slow
-def test_killed_at_ten_moments_it_is_the_same_run(settings, finished, start, tmp_path):
-    given = settings | {"out": tmp_path, "save_every": 1}
-    rng = np.random.default_rng()
-    for _ in range(10):
-        process = start(given)
-        time.sleep(rng.uniform(2, 12))
-        process.kill()
-        process.communicate()
-    finetune.run(**given)
-    assert_same_run(tmp_path, finished[0])
-
-
 def test_run_again_it_only_says_what_it_found(settings, finished, tmp_path):
     out, summary = finished
     shutil.copytree(out, tmp_path / "copy")
