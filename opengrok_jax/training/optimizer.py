@@ -96,8 +96,8 @@ def stored_in(dtype: str, inner: optax.GradientTransformation) -> optax.Gradient
         floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda x: x.astype(to) if floating(x) else x, state)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        changes, state = inner.update(grads, cast(state, jnp.float32), params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        changes, state = inner.update(updates, cast(state, jnp.float32), params)
         return changes, cast(state, dtype)
 
     return optax.GradientTransformation(lambda params: cast(inner.init(params), dtype), update)

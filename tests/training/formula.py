@@ -117,7 +117,7 @@ def relation(
     """The weighted sum of a whole row (.., T, D), its factor included."""
     total = np.zeros(hidden.shape[:-2])
     weight, segments, window = batch.loss_weight[b], batch.segment_ids[b], asked.relation_window
-    for t in np.flatnonzero(weight > 0):
+    for t in map(int, np.flatnonzero(weight > 0)):
         for s in range(max(0, t - window), t):
             if segments[s] == segments[t] and weight[s] > 0:
                 apart = cosine(hidden, s, t) - cosine(said.states[b], s, t)

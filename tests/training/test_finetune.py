@@ -304,6 +304,10 @@ def mesh(data, fsdp, tensor):
     return {"data": data, "fsdp": fsdp, "tensor": tensor}
 
 
+# The ten ways to write 8 as data x fsdp x tensor.
+EVERY_MESH = [mesh(2**a, 2**b, 2 ** (3 - a - b)) for a in range(4) for b in range(4 - a)]
+
+
 @pytest.mark.parametrize(
     ("which", "count", "meshes", "moved"),
     [
@@ -312,9 +316,9 @@ def mesh(data, fsdp, tensor):
         pytest.param(
             "settings",
             1,
-            [mesh(8, 1, 1), mesh(1, 8, 1), mesh(1, 4, 2), mesh(4, 1, 2)],
+            EVERY_MESH,
             [mesh(2, 2, 2), mesh(1, 4, 2)],
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.timeout(1800)],
         ),
         pytest.param(
             "settings",
@@ -340,7 +344,9 @@ def test_eight_devices_compute_what_one_does(
     given["masked_file"] = str(given["masked_file"])
     del given["mesh"]
     words = ["-c", MESHES, json.dumps(given)]
-    statuses, said = both_end(begin(words, count, devices=8 // count), 280 * count)
+    statuses, said = both_end(
+        begin(words, count, devices=8 // count), 140 * count * (1 + len(meshes) + len(moved))
+    )
     assert statuses == [0] * count, said
     assert said[0].count("going on from step 2") == len(moved)
     names = [*map(str, range(len(meshes))), *(f"moved {n}" for n in range(len(moved)))]

@@ -116,7 +116,7 @@ def test_updates_are_those_of_torch():
             parameter.grad = torch.tensor(gradient[name])
         torch.nn.utils.clip_grad_norm_(theirs.values(), GIVEN["clip_norm"])
         for group in adamw.param_groups:
-            group["lr"] = float(rate(step))
+            group["lr"] = float(np.asarray(rate(step)))
         adamw.step()
         for name, parameter in theirs.items():
             found = np.asarray(ours[step][name])
