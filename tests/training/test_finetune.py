@@ -24,7 +24,10 @@ from opengrok_jax.model.student import load_student
 from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
 from opengrok_jax.training import finetune, soft_targets
+from opengrok_jax.training.flops import load, train_flops
 from opengrok_jax.training.meters import goodput
+from opengrok_jax.training.sources import PACKED
+from opengrok_jax.training.splits import pack_splits
 from tests.together import begin, environments, finish
 
 
@@ -213,6 +216,16 @@ def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, exampl
     model, config = load_student(out / "student")
     found = mean_token_loss(model, [e for e in examples if e.split == "valid"])
     assert found == pytest.approx(summary["best_valid_loss"], rel=1e-5)
+    given = {"normalize": "token"} | with_adapters
+    train, _ = pack_splits(
+        examples,
+        masked_file=given["masked_file"],
+        vocab_size=64,
+        **{name: given[name] for name in PACKED},
+    )
+    counted = load(train.batch(0), config.sliding_window)
+    first = next(iter(storage.read_jsonl(out / "meters.jsonl")))
+    assert first["model_flops"] == train_flops(config, counted, summary["trained_parameters"])
 
     save_hf(model, config, out / "hf")
     base, ours = bits(Path(with_adapters["init"])), bits(out / "hf")
