@@ -90,6 +90,7 @@ def compiled(models: tuple[Phi3, Phi3], asked: Objective, rule: Any = "exclude")
 def forward(models: tuple[Phi3, Phi3], batch: batches.Batch) -> formula.Forward:
     """What the formula begins with; the teacher reads every token."""
     student, teacher = models
+    assert student.lm_head is not None
     tokens, segments, positions, mask = (jnp.asarray(x) for x in batch[:4])
     hidden = student.hidden(tokens, segments, positions, mask, "exclude")
     states = teacher.hidden(tokens, segments, positions)
