@@ -54,8 +54,13 @@ def run(
     max_steps: int = 0,
     learning_rate: float,
     warmup_share: float = 0.05,
+    schedule: str = "cosine",
+    final_share: float = 0.0,
     weight_decay: float = 0.1,
     clip_norm: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    eps: float = 1e-8,
     normalize: str = "token",
     eval_every: int,
     patience: int,
@@ -66,6 +71,7 @@ def run(
     attention: str = "auto",
     dtype: str = "float32",
     param_dtype: str = "float32",
+    moments_dtype: str = "float32",
     tensorboard: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -102,8 +108,12 @@ def run(
       max_steps: ends the run earlier; 0 = no limit. The schedule runs over the steps that result.
       learning_rate: the peak.
       warmup_share: part of the steps over which the rate climbs.
+      schedule: "cosine", "linear" or "constant": how the rate falls after that.
+      final_share: part of the peak that it falls to; 0 with "constant".
       weight_decay: per unit of rate, not on norms.
       clip_norm: largest global norm of a gradient.
+      b1, b2: what AdamW's moments keep of themselves in an update.
+      eps: added to the root of the second moment.
       normalize: "token" = mean over response tokens; "example" = mean over examples of the summed
         response loss, as in the paper.
       eval_every: updates between evaluations (and one at the end); 0 = never, and the student is
@@ -114,8 +124,11 @@ def run(
       mesh: devices along `data`, `fsdp`, `tensor`; -1 takes what is left.
       remat: "none", "dots", "full" or "offload", see `Phi3`.
       attention: "auto", "dense", "blockwise", "splash" or "cudnn", see `model.attention`.
-      dtype: of the matrix products.
+      dtype: of the matrix products. "bfloat16" with param_dtype "float32" is what is called mixed
+        precision with float32 master weights: there is one copy, rounded where it is multiplied.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.
+      moments_dtype: of AdamW's stored moments; the arithmetic is float32. "bfloat16" saves 4 bytes
+        a trained parameter and costs a few percent of accuracy, see `optimizer.stored_in`.
       tensorboard: writes event files beside the two .jsonl files (extra "tensorboard").
       seed: of the initial weights and of the data order.
 
@@ -192,6 +205,7 @@ def run(
                 out / "meters.jsonl" if processes.first() else None,
                 clock,
                 config=config,
+                adapters=figures["trained_parameters"] if options else None,
                 device_kind=devices.devices.flat[0].device_kind,
                 devices=devices.size,
                 tensorboard=out / "tensorboard" if tensorboard else None,

@@ -24,7 +24,10 @@ from opengrok_jax.model.student import load_student
 from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
 from opengrok_jax.training import finetune, soft_targets
+from opengrok_jax.training.flops import load, train_flops
 from opengrok_jax.training.meters import goodput
+from opengrok_jax.training.sources import PACKED
+from opengrok_jax.training.splits import pack_splits
 from tests.together import begin, environments, finish
 
 
@@ -213,6 +216,16 @@ def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, exampl
     model, config = load_student(out / "student")
     found = mean_token_loss(model, [e for e in examples if e.split == "valid"])
     assert found == pytest.approx(summary["best_valid_loss"], rel=1e-5)
+    given = {"normalize": "token"} | with_adapters
+    train, _ = pack_splits(
+        examples,
+        masked_file=given["masked_file"],
+        vocab_size=64,
+        **{name: given[name] for name in PACKED},
+    )
+    counted = load(train.batch(0), config.sliding_window)
+    first = next(iter(storage.read_jsonl(out / "meters.jsonl")))
+    assert first["model_flops"] == train_flops(config, counted, summary["trained_parameters"])
 
     save_hf(model, config, out / "hf")
     base, ours = bits(Path(with_adapters["init"])), bits(out / "hf")
@@ -304,6 +317,10 @@ def mesh(data, fsdp, tensor):
     return {"data": data, "fsdp": fsdp, "tensor": tensor}
 
 
+# The ten ways to write 8 as data x fsdp x tensor.
+EVERY_MESH = [mesh(2**a, 2**b, 2 ** (3 - a - b)) for a in range(4) for b in range(4 - a)]
+
+
 @pytest.mark.parametrize(
     ("which", "count", "meshes", "moved"),
     [
@@ -312,9 +329,9 @@ def mesh(data, fsdp, tensor):
         pytest.param(
             "settings",
             1,
-            [mesh(8, 1, 1), mesh(1, 8, 1), mesh(1, 4, 2), mesh(4, 1, 2)],
+            EVERY_MESH,
             [mesh(2, 2, 2), mesh(1, 4, 2)],
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.timeout(1800)],
         ),
         pytest.param(
             "settings",
@@ -340,7 +357,9 @@ def test_eight_devices_compute_what_one_does(
     given["masked_file"] = str(given["masked_file"])
     del given["mesh"]
     words = ["-c", MESHES, json.dumps(given)]
-    statuses, said = both_end(begin(words, count, devices=8 // count), 280 * count)
+    statuses, said = both_end(
+        begin(words, count, devices=8 // count), 140 * count * (1 + len(meshes) + len(moved))
+    )
     assert statuses == [0] * count, said
     assert said[0].count("going on from step 2") == len(moved)
     names = [*map(str, range(len(meshes))), *(f"moved {n}" for n in range(len(moved)))]
