@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "rights": "",
             "temperature": 0.7,
             "max_tokens": 512,
+            "top_logprobs": 0,
             "concurrency": 32,
         }
     )
@@ -67,7 +68,18 @@ def get_config(variant: str = "") -> ConfigDict:
                 "alpha": 32.0,
                 "targets": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
             },
+            # The report's loss. With a teacher that tells more: see objective.py.
+            "distill": {
+                "loss": "hard",
+                "weight": 0.0,
+                "temperature": 1.0,
+                "feature_weight": 0.0,
+                "relation_weight": 0.0,
+            },
+            "teacher": "",
+            "soft_targets": "",
             "rule": "exclude",
+            "attention": "auto",
             "row_tokens": 2048,
             "rows_per_batch": 32,
             "microbatches": 2,

@@ -11,9 +11,10 @@ over the records of `records`:
     training/     how it learns          packed rows, response-only loss, AdamW, early stopping
     evaluation/   what it learned        tasks, metrics, floors, the report
 
-`processes` says how several processes fine-tune together, `pipeline` composes the rooms
-(`model.convert` and `model.stream`, which convert weights and answer a prompt, stand apart), `cli`
-is the `opengrok` command, `config` reads configs/*.py. Nothing heavy is imported here.
+`pipeline` composes the rooms, `cli` is the `opengrok` command, `tools` its verbs that are no stage
+(convert weights, answer a prompt, store a teacher's distributions, plan a fine-tuning), `config`
+reads configs/*.py, `processes` says how several processes fine-tune together. Nothing heavy is
+imported here.
 """
 
 __version__ = "0.1.0"

@@ -11,12 +11,16 @@ All of them compute, read and write checkpoints; process 0 alone holds the run f
 other files and tells the progress. A process that fails leaves at once; the others notice and end
 too, after `HEARTBEAT` seconds at most, and the same commands go on from the last checkpoint.
 
+Devices do what they are told in order, and wait for the others to be told the same. So one rule
+holds everywhere: what they do together (updates, evaluations, `meet`, `on_first`, `any_asks`) is
+asked for by the main thread alone, in the same order in every process. The thread that uploads
+batches asks for nothing of that kind; those that save meet through the coordinator.
+
 JAX is imported where it is used: most verbs ask here only whether they were started alone.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
@@ -35,7 +39,8 @@ from opengrok_jax.errors import ConfigError, RunFolderError, TrainingError, User
 ADDRESS, COUNT, ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 PATIENCE = 300.0  # seconds that a process waits for the others to be started
 HEARTBEAT = 100  # seconds without a sign of life after which a process counts as dead
-_LOST = ("Gloo", "NCCL")  # who speaks in the error of a collective whose other end is gone
+# Who speaks in the error of a collective or a barrier whose other end is gone.
+_LOST = ("Gloo", "NCCL", "CoordinationService")
 
 
 @dataclass(frozen=True)
@@ -100,19 +105,17 @@ def joined(patience: float = PATIENCE) -> Iterator[None]:
             progress.mute()
         yield
         meet("the end")
+    except SystemExit:  # of all alike, see `any_asks`: the coordinator must be the last to leave
+        raise
     except BaseException as error:
-        status = 1
-        if isinstance(error, UserError) and not lost(error):
-            status = error.exit_code
-        elif isinstance(error, SystemExit):
-            status = error.code if isinstance(error.code, int) else 1
-        elif lost(error):
-            _leave_at_exit(TrainingError.exit_code)
+        if lost(error):
+            _leave_at_end(TrainingError.exit_code)
             raise TrainingError(
                 "another process of this run has ended or cannot be reached; see what it said, and "
                 "start all of them again: they go on from the last checkpoint"
             ) from error
-        _leave_at_exit(status)
+        status = 130 if isinstance(error, KeyboardInterrupt) else 1
+        _leave_at_end(error.exit_code if isinstance(error, UserError) else status)
         raise
 
 
@@ -171,8 +174,9 @@ def on_first(work: Callable[[], object]) -> None:
 def any_asks(asks: Callable[[], bool]) -> Callable[[], bool]:
     """A question to which all processes hear the same answer: whether any of them `asks`.
 
-    All put it equally often. An answer is that of the time before, so that nobody waits for it;
-    several processes would end at different steps if each looked at itself alone.
+    All put it equally often. An answer is that of the time before (the first, of this call), so
+    that nobody waits for it; several processes would end at different steps if each looked at
+    itself alone.
     """
     if count() == 1:
         return asks
@@ -286,15 +290,17 @@ def _give_up(found: Given | None, patience: float) -> None:
     os._exit(ConfigError.exit_code)
 
 
-def _leave_at_exit(status: int) -> None:
-    """Makes the end of this process one without JAX's farewell, which waits for all the others.
+def _leave_at_end(status: int) -> None:
+    """Makes the end of this process one that waits for no other.
 
-    They may be waiting for this one in the middle of a step; gone, it is noticed.
+    JAX's farewell does, and so does a thread that is saving. The others may be waiting for this
+    process in the middle of a step; gone, it is noticed.
     """
 
     def leave() -> None:
+        threading.main_thread().join()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
-    atexit.register(leave)
+    threading.Thread(target=leave, daemon=True).start()

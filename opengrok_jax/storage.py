@@ -98,6 +98,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+def clear_partial(folder: Path) -> None:
+    """Removes what killed processes left of files that `replacing` was writing in `folder`.
+
+    For a folder in which no other process writes.
+    """
+    with storing(folder):
+        for path in folder.glob(".*.partial"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

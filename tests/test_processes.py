@@ -115,6 +115,7 @@ with processes.joined():
     calls = iter(range(100))
     asked = processes.any_asks(lambda: me == 1 and next(calls) >= 3)
     answers = [asked() for _ in range(6)]
+    answers.append(processes.any_asks(lambda: me == 1)())
     began = time.monotonic()
     for _ in range(50):
         asked()
@@ -128,7 +129,7 @@ def test_two_processes_agree():
     (status, out, said), (other_status, other_out, other_said) = finish(words)
     assert (status, other_status) == (0, 0), said + other_said
     different = "the processes were given different settings; start all of them alike"
-    answers = [False, False, False, True, True, True]
+    answers = [False, False, False, True, True, True, True]
     rows = [
         [json.loads(x) for x in text.splitlines() if x.startswith(("[2", "0."))]
         for text in (out, other_out)
@@ -178,6 +179,21 @@ def test_a_port_in_use_is_said():
     assert status != 0
     assert f"process 0 cannot listen at {address}: " in said
     assert "Address already in use; give another port in JAX_COORDINATOR_ADDRESS" in said
+
+
+ENDED = """
+import time
+from opengrok_jax import processes
+with processes.joined():
+    time.sleep(2 * __import__("jax").process_index())
+    raise SystemExit(143)
+"""
+
+
+def test_an_end_of_all_is_waited_for():
+    """JAX would abort the others if the first process, the coordinator, left them behind."""
+    done = finish(begin(["-c", ENDED], 2), 60)
+    assert [status for status, _, _ in done] == [143, 143], done
 
 
 ENDLESS = """

@@ -86,6 +86,15 @@ def test_a_refusal_that_tensorstore_wraps_is_a_storage_error(tmp_path):
         raise ValueError("of ours")
 
 
+def test_what_killed_writers_left_is_cleared_away(tmp_path):
+    (tmp_path / ".rows.jsonl.123.partial").write_text("half")
+    (tmp_path / ".student.partial").mkdir()  # a folder is its writer's
+    (tmp_path / "rows.jsonl").write_text("whole")
+    storage.clear_partial(tmp_path)
+    storage.clear_partial(tmp_path / "none")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".student.partial", "rows.jsonl"]
+
+
 def test_the_manifest_counts_only_while_its_files_are_whole(tmp_path):
     (tmp_path / "out.txt").write_text("hello")
     assert storage.read_manifest(tmp_path) is None

@@ -59,9 +59,11 @@ def finish(
     return [(p.returncode, *said) for p, said in zip(processes, ended, strict=True)]
 
 
-def together(code: str, *arguments: str, count: int = 2, **options: object) -> list[str]:
+def together(
+    code: str, *arguments: str, count: int = 2, seconds: float = 250, **options: object
+) -> list[str]:
     """Runs code to its end in every process; what each wrote to standard output."""
-    done = finish(begin(["-c", code, *arguments], count, **options))
+    done = finish(begin(["-c", code, *arguments], count, **options), seconds)
     for status, _, said in done:
         assert status == 0, said[-4000:]
     return [out for _, out, _ in done]

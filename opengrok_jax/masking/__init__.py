@@ -5,7 +5,8 @@ tfidf      scikit-learn: how telling a word is of its text, in (0,1]
 align      words to tokens, by spans of code points
 keep       keep_prob = sigmoid(alpha tfidf + beta pos + gamma dep + delta random + bias),
            key_mask = u < keep_prob
-build      run: examples.jsonl -> masked.parquet and corpus.json
+soft_targets  a teacher's log-probabilities, moved to the student's tokens by bytes
+build      run: examples.jsonl -> masked.parquet, corpus.json, tokenizer/ and, where told, soft/
 
 sns_tokenizer, treebank, roughen, train_annotator, score_annotator, annotator_notice
            how the pipeline that ships with the package (assets/en_sns) is made and measured

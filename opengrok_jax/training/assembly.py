@@ -18,8 +18,9 @@ from opengrok_jax.training.objective import HARD, Objective
 
 # The settings of a fine-tuning that `assemble` takes as they are.
 ASSEMBLED = (
-    *("rule", "learning_rate", "warmup_share", "weight_decay", "clip_norm"),
-    *("remat", "attention", "dtype", "param_dtype", "seed"),
+    *("rule", "learning_rate", "warmup_share", "schedule", "final_share"),
+    *("weight_decay", "clip_norm", "b1", "b2", "eps"),
+    *("remat", "attention", "dtype", "param_dtype", "moments_dtype", "seed"),
 )
 
 
@@ -60,6 +61,12 @@ def assemble(
     dtype: str,
     param_dtype: str,
     seed: int,
+    schedule: optimizer.Schedule = "cosine",
+    final_share: float = 0.0,
+    b1: float = optimizer.B1,
+    b2: float = optimizer.B2,
+    eps: float = optimizer.EPS,
+    moments_dtype: str = "float32",
     attention: Implementation = "auto",
     lora: Mapping[str, Any] | None = None,
     objective: Objective = HARD,
@@ -72,8 +79,8 @@ def assemble(
       devices: the mesh.
       steps: updates in all, over which the schedule runs.
       capacity: C of `losses.weighted_sum`.
-      rule, learning_rate, warmup_share, weight_decay, clip_norm, remat, attention, dtype,
-        param_dtype, seed: as in `finetune.run`.
+      rule, learning_rate, warmup_share, schedule, final_share, weight_decay, clip_norm, b1, b2,
+        eps, remat, attention, dtype, param_dtype, moments_dtype, seed: as in `finetune.run`.
       lora: rank, alpha, targets of the adapters; None = all parameters are learnt.
       objective: what is minimised.
       teacher: sizes of the model beside the student, if the objective needs one.
@@ -91,8 +98,22 @@ def assemble(
     abstract = nnx.eval_shape(create)
     graph = nnx.graphdef(abstract)
     trainable = adapters.ADAPTERS if lora else nnx.Param
-    rate = optimizer.schedule(learning_rate=learning_rate, steps=steps, warmup_share=warmup_share)
-    adamw = optimizer.make_optimizer(rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
+    rate = optimizer.schedule(
+        learning_rate=learning_rate,
+        steps=steps,
+        warmup_share=warmup_share,
+        shape=schedule,
+        final_share=final_share,
+    )
+    adamw = optimizer.make_optimizer(
+        rate=rate,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        moments_dtype=moments_dtype,
+    )
     like = step.abstract_state(abstract, adamw, devices, trainable)
     update = step.make_train_step(
         graph,

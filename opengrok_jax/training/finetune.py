@@ -15,39 +15,25 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import jax
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
-from opengrok_jax import hub, processes, storage, tokenizer_files
-from opengrok_jax.masked_file import read_masked
-from opengrok_jax.model import hf_config
+from opengrok_jax import processes, storage
 from opengrok_jax.model import lora as adapters
 from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.model.student import digests, save_student
 from opengrok_jax.progress import say
-from opengrok_jax.soft_file import SoftFile
-from opengrok_jax.training import loop, objective, settings, step
+from opengrok_jax.training import loop, objective, settings, sigterm, step
 from opengrok_jax.training.assembly import ASSEMBLED, assemble
-from opengrok_jax.training.batches import Packed
 from opengrok_jax.training.checkpoints import Checkpoints, bytes_on_disk
 from opengrok_jax.training.meters import Clock, Meters, check_tensorboard, goodput
-from opengrok_jax.training.splits import pack_splits, soft_share
-
-# The settings that say how the data is packed.
-PACKED = (
-    *("row_tokens", "rows_per_batch", "microbatches", "epochs", "max_steps"),
-    *("eval_every", "normalize", "seed"),
-)
+from opengrok_jax.training.sources import read_sources
+from opengrok_jax.training.splits import mean_loss
 
 
 def run(
@@ -68,8 +54,13 @@ def run(
     max_steps: int = 0,
     learning_rate: float,
     warmup_share: float = 0.05,
+    schedule: str = "cosine",
+    final_share: float = 0.0,
     weight_decay: float = 0.1,
     clip_norm: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    eps: float = 1e-8,
     normalize: str = "token",
     eval_every: int,
     patience: int,
@@ -80,6 +71,7 @@ def run(
     attention: str = "auto",
     dtype: str = "float32",
     param_dtype: str = "float32",
+    moments_dtype: str = "float32",
     tensorboard: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -116,8 +108,12 @@ def run(
       max_steps: ends the run earlier; 0 = no limit. The schedule runs over the steps that result.
       learning_rate: the peak.
       warmup_share: part of the steps over which the rate climbs.
+      schedule: "cosine", "linear" or "constant": how the rate falls after that.
+      final_share: part of the peak that it falls to; 0 with "constant".
       weight_decay: per unit of rate, not on norms.
       clip_norm: largest global norm of a gradient.
+      b1, b2: what AdamW's moments keep of themselves in an update.
+      eps: added to the root of the second moment.
       normalize: "token" = mean over response tokens; "example" = mean over examples of the summed
         response loss, as in the paper.
       eval_every: updates between evaluations (and one at the end); 0 = never, and the student is
@@ -128,8 +124,11 @@ def run(
       mesh: devices along `data`, `fsdp`, `tensor`; -1 takes what is left.
       remat: "none", "dots", "full" or "offload", see `Phi3`.
       attention: "auto", "dense", "blockwise", "splash" or "cudnn", see `model.attention`.
-      dtype: of the matrix products.
+      dtype: of the matrix products. "bfloat16" with param_dtype "float32" is what is called mixed
+        precision with float32 master weights: there is one copy, rounded where it is multiplied.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.
+      moments_dtype: of AdamW's stored moments; the arithmetic is float32. "bfloat16" saves 4 bytes
+        a trained parameter and costs a few percent of accuracy, see `optimizer.stored_in`.
       tensorboard: writes event files beside the two .jsonl files (extra "tensorboard").
       seed: of the initial weights and of the data order.
 
@@ -160,42 +159,10 @@ def run(
     groups = step.row_groups(devices)
     settings.check_rows(rows_per_batch, microbatches, groups)
 
-    # ---- data -----------------------------------------------------------------------------
-    masked_file, out = Path(masked_file), Path(out)
-    examples, provenance = read_masked(masked_file)
-    source = None if init == settings.SCRATCH else hub.folder_of(init)
-    tokenizer = tokenizer_files.handed_over(masked_file, provenance)
-    config = settings.model_config(
-        init=source,
-        model=model,
-        row_tokens=row_tokens,
-        tokenizer_vocab=settings.tokenizer_vocab(provenance, masked_file),
-        ids=tokenizer_files.ids(tokenizer) if tokenizer else None,
-    )
-    if source and model:
-        say(f"sizes come from {source}/config.json; `model` is for init 'scratch' and not used")
-    beside: dict[str, bytes] = {}
-    if tokenizer:
-        beside = tokenizer_files.of_student(tokenizer, source, config.max_position_embeddings)
-    else:
-        say(f"{masked_file} does not say which tokenizer made it: the student goes without one")
-    soft_folder = Path(soft_targets) if soft_targets else masked_file.parent / "soft"
-    soft = SoftFile(soft_folder) if aim.needs_soft_targets else None
-    train, valid = pack_splits(
-        examples,
-        masked_file=masked_file,
-        vocab_size=config.vocab_size,
-        soft_file=soft,
-        **{name: given[name] for name in PACKED},
-    )
-
-    # ---- model and update -----------------------------------------------------------------
-    teacher_folder = hub.folder_of(teacher) if teacher else None
-    teacher_config = hf_config.read(teacher_folder) if teacher_folder else None
-    if teacher_folder and teacher_config:
-        if tokenizer:
-            tokenizer_files.check_same(tokenizer, teacher_folder)
-        objective.check_teacher(config, teacher_config, aim)
+    # ---- what it is made of -----------------------------------------------------------------
+    out = Path(out)
+    sources = read_sources(given, aim)
+    config, train, valid = sources.config, sources.train, sources.valid
     made = assemble(
         config,
         devices,
@@ -203,29 +170,23 @@ def run(
         capacity=train.capacity(microbatches * groups),
         lora=options,
         objective=aim,
-        teacher=teacher_config,
+        teacher=sources.teacher_config,
         **{name: given[name] for name in ASSEMBLED},
     )
     like = made.like
     needed = bytes_on_disk(like, made.base if options else ())
-    processes.on_first(lambda: storage.check_room(out, needed))
+    processes.on_first(lambda: (storage.clear_partial(out), storage.check_room(out, needed)))
     evaluate = None
     if valid:
         one = step.make_eval_step(
             made.graph, rule=cast(Any, rule), capacity=valid.capacity(groups), groups=groups
         )
-        evaluate = partial(_mean_loss, one, valid, devices)
+        evaluate = partial(mean_loss, one, valid, devices)
     figures = {
         "parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(made.base)),
         "trained_parameters": sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)),
-        "train_examples": len(train.examples),
-        "valid_examples": sum(example.split == "valid" for example in examples),
-        "rows": len(train.rows),
-        "packing_efficiency": train.efficiency(),
-        "loss_tokens_per_epoch": int(train.bearing().sum()),
+        **sources.figures,
     }
-    if soft:
-        figures["soft_share"] = soft_share(train, config.vocab_size)
     say(
         f"{figures['train_examples']} examples in {len(train.rows)} rows, "
         f"{train.efficiency():.1%} full; {figures['trained_parameters']:,} parameters to learn, "
@@ -234,9 +195,7 @@ def run(
 
     # ---- the run --------------------------------------------------------------------------
     identity = {k: v for k, v in given.items() if k not in ("masked_file", "out", "lora")}
-    identity = json.loads(json.dumps(identity)) | {"data": storage.file_sha256(masked_file)}
-    if soft:
-        identity |= {"soft_digest": storage.file_sha256(soft_folder / storage.MANIFEST)}
+    identity = json.loads(json.dumps(identity)) | sources.digests
     processes.check_same("settings or data", json.dumps(identity))
     with (
         jax.set_mesh(devices),
@@ -246,22 +205,23 @@ def run(
                 out / "meters.jsonl" if processes.first() else None,
                 clock,
                 config=config,
+                adapters=figures["trained_parameters"] if options else None,
                 device_kind=devices.devices.flat[0].device_kind,
                 devices=devices.size,
                 tensorboard=out / "tensorboard" if tensorboard else None,
             )
         ) as meters,
-        _termination() as asked_to_end,
+        sigterm.noted() as asked_to_end,
     ):
         on_devices: Any = {"dtype": dtype, "mesh": devices}
-        load = partial(open_model, cast(Path, source), param_dtype, **on_devices)
+        load = partial(open_model, cast(Path, sources.init), param_dtype, **on_devices)
         frozen: tuple[Any, ...] = ()
         if options:  # no checkpoint holds the base: it is read again, and must still be the same
             frozen = (nnx.state(load(), nnx.Param),)
             identity |= {"lora": options, "base_digest": storage.fingerprint(digests(frozen), {})}
         of_teacher = None
-        if teacher_folder:
-            of_teacher = nnx.state(open_model(teacher_folder, **on_devices), nnx.Param)
+        if sources.teacher:
+            of_teacher = nnx.state(open_model(sources.teacher, **on_devices), nnx.Param)
             identity |= {"teacher_digest": storage.fingerprint(digests(of_teacher), {})}
         restored = checkpoints.restore(
             like, lambda host: settings.check_same(host["settings"], identity, out)
@@ -273,7 +233,7 @@ def run(
         else:
             student = (
                 create_sharded(made.create, devices, made.trainable, *frozen)
-                if options or source is None
+                if options or sources.init is None
                 else load()
             )
             state = step.new_state(student, made.optimizer, like, made.trainable)
@@ -300,7 +260,7 @@ def run(
         if options:
             adapters.save_adapter(out / "adapter", student, init)
             student = adapters.merged(student)
-        save_student(out / "student", student, config, beside)
+        save_student(out / "student", student, config, sources.beside)
     summary = {
         "best_step": standing.best_step,
         "best_valid_loss": standing.best_valid_loss,
@@ -314,35 +274,7 @@ def run(
         said = ", ".join(f"{share:.1%} {phase}" for phase, share in shares.items())
         say(f"wall time: {said or 'nothing was left to do'}")
         storage.write_json(out / "summary.json", summary)
+    # Too late to stop anything here, but not for what would come after.
+    if processes.any_asks(asked_to_end)():
+        raise SystemExit(sigterm.STATUS)
     return summary
-
-
-def _mean_loss(
-    one: Callable[..., tuple[jax.Array, jax.Array]],
-    data: Packed,
-    devices: Mesh,
-    frozen: tuple[Any, ...],
-    params: Any,
-) -> float:
-    """Loss over a whole split: all sums over all weights, divided once, added up in float64."""
-    placed = (step.place(data.batch(i), devices) for i in range(len(data.order)))
-    parts = [one(params, batch, *frozen) for batch in placed]
-    total, weight = np.sum(np.array(jax.device_get(parts), np.float64), axis=0)
-    return float(total / weight)
-
-
-@contextlib.contextmanager
-def _termination() -> Iterator[Callable[[], bool]]:
-    """Notes a SIGTERM instead of dying on it; yields whether one came.
-
-    Signals are the main thread's: elsewhere nothing is changed and none is ever seen.
-    """
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
-    try:
-        yield came.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)

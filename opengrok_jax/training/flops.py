@@ -9,9 +9,9 @@ import numpy as np
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.training.batches import Batch
 
-# Multiplying by a matrix of P numbers costs 2 P a token; backwards the same for the gradient of
-# the input and once more for that of the matrix (Kaplan et al., arXiv:2001.08361, section 2.1).
-TRAIN_FLOPS_PER_MULTIPLICATION = 6
+# Per number of a matrix and token: multiplying by it; backwards the same for the gradient of the
+# input and once more for that of the matrix (Kaplan et al., arXiv:2001.08361, section 2.1).
+FORWARD, OF_INPUT, OF_MATRIX = 2, 2, 2
 
 
 class Load(NamedTuple):
@@ -70,8 +70,11 @@ def matrix_sizes(config: Phi3Config) -> tuple[int, int]:
     return config.num_hidden_layers * (qkv + out + mlp), config.vocab_size * width
 
 
-def train_flops(config: Phi3Config, load: Load) -> int:
-    """Model FLOPs of a forward and a backward pass with all parameters trained.
+def train_flops(config: Phi3Config, load: Load, adapters: int | None = None) -> int:
+    """Model FLOPs of a forward and a backward pass.
+
+    A matrix that is trained costs 6 a number and token. With adapters the model's own matrices
+    cost 4, for no gradient of them is formed, and those of the adapters 6.
 
     Padding, the head on positions without loss, what remat computes twice and keys after their
     query cost a device time and are not counted: so utilisation falls with each of them.
@@ -79,9 +82,14 @@ def train_flops(config: Phi3Config, load: Load) -> int:
     Args:
       config: sizes of the model.
       load: of all the rows of the update.
+      adapters: numbers in the adapters of all layers, which alone are trained; None = there are
+        none and everything is trained.
     """
     layers, head = matrix_sizes(config)
     # Scores and mixing: each pair multiplies H numbers of each of the N heads, twice.
     per_pair = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    multiplications = layers * load.tokens + head * load.loss_tokens + per_pair * load.pairs
-    return TRAIN_FLOPS_PER_MULTIPLICATION * multiplications
+    trained = FORWARD + OF_INPUT + OF_MATRIX
+    frozen_or_trained = trained if adapters is None else FORWARD + OF_INPUT
+    matrices = frozen_or_trained * (layers * load.tokens + head * load.loss_tokens)
+    # Both factors of a score and of a mixing depend on the input: each gets a gradient.
+    return matrices + trained * ((adapters or 0) * load.tokens + per_pair * load.pairs)

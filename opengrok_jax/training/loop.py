@@ -17,14 +17,13 @@ from opengrok_jax import processes
 from opengrok_jax.errors import TrainingError
 from opengrok_jax.progress import track
 from opengrok_jax.storage import replacing, storing
+from opengrok_jax.training import sigterm
 from opengrok_jax.training.batches import Batch, Packed
 from opengrok_jax.training.checkpoints import Checkpoints
 from opengrok_jax.training.feed import feed
 from opengrok_jax.training.flops import Load
 from opengrok_jax.training.meters import Meters
 from opengrok_jax.training.step import StepReport, TrainState
-
-SIGTERM_STATUS = 143  # 128 + 15, as shells report a process that ended on SIGTERM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def train(
     data: Packed,
     place: Callable[[Batch], Batch],
     update: Callable[[TrainState, Batch], tuple[TrainState, StepReport]],
-    evaluate: Callable[[Any], float] | None,
+    evaluate: Callable[[Any], tuple[float, list[str]]] | None,
     checkpoints: Checkpoints,
     metrics: Path,
     meters: Meters,
@@ -90,7 +89,8 @@ def train(
       data: the training split; one update for each of its steps.
       place: puts a batch on the devices.
       update: from `step.make_train_step`.
-      evaluate: parameters -> validation loss; None = no evaluations, the last state is the best.
+      evaluate: parameters -> validation loss, and ids of the examples in batches where it is not
+        finite; None = no evaluations, the last state is the best.
       checkpoints: where states are kept.
       metrics: the .jsonl file, of the first process; rows after `standing.step` are cut off first.
       meters: where speed and time are noted; its rows are cut off likewise.
@@ -175,17 +175,18 @@ def train(
             figures = settle(sent)
             if evaluate is not None and evaluates:
                 with meters.clock.phase("eval"):
-                    valid_loss = evaluate(state.params)
-                _check_valid(valid_loss, standing.step)
+                    valid_loss, suspects = evaluate(state.params)
+                _check_valid(valid_loss, suspects, standing.step)
                 standing = standing.after_evaluation(valid_loss, min_improvement)
                 figures["valid_loss"] = valid_loss
+                ending = ending or asked_to_end()  # it may have taken long
             elif last:
                 standing = replace(standing, best_step=steps)
             note(sent, figures)
             with meters.clock.phase("save"):
                 if standing.best_step == standing.step:
                     checkpoints.save_best(standing.step, state.params)
-                if saves or over():
+                if saves or ending or over():
                     keep()
                 if ending or over():
                     checkpoints.wait()
@@ -193,7 +194,7 @@ def train(
             if over():
                 break
             if ending:
-                raise SystemExit(SIGTERM_STATUS)
+                raise SystemExit(sigterm.STATUS)
     return standing
 
 
@@ -215,11 +216,12 @@ def rewind(path: Path, step: int) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         try:
             row = json.loads(line)
-        except ValueError:
+            later = row["step"] > step
+        except (ValueError, KeyError, TypeError):
             break
         if not line.endswith(b"\n"):
             break
-        if row["step"] > step:
+        if later:
             undone.append(row)
         else:
             kept += line
@@ -243,9 +245,9 @@ def _check_finite(report: StepReport, data: Packed, index: int) -> None:
         )
 
 
-def _check_valid(valid_loss: float, step: int) -> None:
+def _check_valid(valid_loss: float, suspects: list[str], step: int) -> None:
     if not math.isfinite(valid_loss):
         raise TrainingError(
             f"step {step}: validation loss {valid_loss}. The last checkpoint is kept; try a "
-            "smaller learning_rate"
+            f"smaller learning_rate, or look at the validation examples {', '.join(suspects)}"
         )

@@ -93,6 +93,7 @@ class Meters:
       path: the .jsonl file; None = nothing is written (of several processes only the first writes).
       clock: runs since the beginning of the process's work.
       config: sizes of the model.
+      adapters: as in `flops.train_flops`.
       device_kind, devices: JAX's word for a device, and how many there are.
       tensorboard: folder for event files of all figures; None = none are written.
 
@@ -109,9 +110,10 @@ class Meters:
         config: Phi3Config,
         device_kind: str,
         devices: int,
+        adapters: int | None = None,
         tensorboard: Path | None = None,
     ):
-        self.path, self.clock, self._config = path, clock, config
+        self.path, self.clock, self._config, self._adapters = path, clock, config, adapters
         peak = chips.peak_flops(device_kind)
         self._peak = peak * devices if peak else None
         self._tensorboard = tensorboard
@@ -155,7 +157,7 @@ class Meters:
         self._recent.append((load.tokens, busy))
         if self.path is None or self._rows is None:
             return
-        flops = train_flops(self._config, load)
+        flops = train_flops(self._config, load, self._adapters)
         row: dict[str, Any] = {
             "step": step,
             "seconds": {name: round(value, 6) for name, value in seconds.items()},

@@ -122,7 +122,7 @@ def run(
             microbatches=microbatches,
             loss_share=data.loss_share,
             dense=given.get("attention", "dense") == "dense",
-            **{name: given[name] for name in ("remat", "dtype", "param_dtype")},
+            **{name: given[name] for name in ("remat", "dtype", "param_dtype", "moments_dtype")},
         )
 
     def probe(count: int) -> Probe:

@@ -48,7 +48,7 @@ class Work:
       microbatches: M.
       loss_share: part of the positions that bears loss.
       remat: policy of the blocks.
-      dtype, param_dtype: of products and of stored parameters.
+      dtype, param_dtype, moments_dtype: of products, of stored parameters and moments.
       dense: does attention form its scores, (T, T) a head?
     """
 
@@ -61,6 +61,7 @@ class Work:
     remat: str
     dtype: str
     param_dtype: str
+    moments_dtype: str = "float32"
     dense: bool = False
 
     @property
@@ -97,7 +98,7 @@ def memory(work: Work) -> dict[str, int]:
     count = parameters(config) // parts.state
     state = {
         "parameters": count * BYTES[work.param_dtype],
-        "optimizer": 2 * 4 * count,
+        "optimizer": 2 * BYTES[work.moments_dtype] * count,
         "gradients": 4 * count,
     }
     saved, working = saved_per_token(work), working_per_token(work)
@@ -182,7 +183,8 @@ def memory_traffic(work: Work) -> int:
     """Bytes between a device and its memory: what cannot stay in its caches."""
     config, parts, width = work.config, work.parts, BYTES[work.dtype]
     count = parameters(config)
-    update = (2 * BYTES[work.param_dtype] + 4 * 4 + 4) * count / parts.state
+    moments = 2 * BYTES[work.moments_dtype]  # each read and written, as the parameters are
+    update = (2 * BYTES[work.param_dtype] + 2 * moments + 4) * count / parts.state
     passes = work.microbatches * (3 + (work.remat != "none"))
     weights = passes * count / parts.tensor * width
     kept = 2 * saved_per_token(work) * config.num_hidden_layers

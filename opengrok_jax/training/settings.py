@@ -19,6 +19,7 @@ from opengrok_jax.model.sharding import MESH_AXES
 from opengrok_jax.storage import differences
 from opengrok_jax.training.batches import Normalize
 from opengrok_jax.training.objective import Objective
+from opengrok_jax.training.optimizer import KEPT_IN_BFLOAT16, Schedule
 
 SCRATCH = "scratch"
 DTYPES = ("float32", "bfloat16")
@@ -31,10 +32,12 @@ FREE = ("attention", "mesh", "microbatches", "remat", "save_every", "tensorboard
 _CHOICES = {
     "rule": get_args(Rule),
     "normalize": get_args(Normalize),
+    "schedule": get_args(Schedule),
     "attention": get_args(Implementation),
     "remat": get_args(Remat),
     "dtype": DTYPES,
     "param_dtype": DTYPES,
+    "moments_dtype": DTYPES,
 }
 _WHOLE = {
     "row_tokens": 2,
@@ -52,6 +55,10 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "warmup_share": (lambda x: 0 <= x < 1, "from 0 to below 1"),
     "weight_decay": (lambda x: x >= 0, "0 or more"),
     "clip_norm": (lambda x: x > 0, "above 0"),
+    "final_share": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "b1": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "b2": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "eps": (lambda x: x > 0, "above 0"),
     "min_improvement": (lambda x: x >= 0, "0 or more"),
 }
 
@@ -80,6 +87,16 @@ def check(given: Mapping[str, Any]) -> None:
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
     _require(rows % microbatches == 0, "microbatches", microbatches, expected)
+    if given["schedule"] == "constant":
+        expected = "0 with schedule 'constant', whose rate does not fall"
+        _require(not given["final_share"], "final_share", given["final_share"], expected)
+    if given["moments_dtype"] == "bfloat16":
+        expected = (
+            f"below {KEPT_IN_BFLOAT16} with moments_dtype 'bfloat16', in which a moment that keeps "
+            "more of itself never decays"
+        )
+        for name in ("b1", "b2"):
+            _require(given[name] < KEPT_IN_BFLOAT16, name, given[name], expected)
     if not given["eval_every"]:
         expected = "0 with eval_every 0: without evaluations nothing can be stopped early"
         _require(not given["patience"], "patience", given["patience"], expected)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import MaskedExample
 from opengrok_jax.soft_file import SoftFile, response_positions
 from opengrok_jax.training import packing
 from opengrok_jax.training.batches import Normalize, Packed, check_examples, packed
+from opengrok_jax.training.step import place
 
 
 def pack_splits(
@@ -91,3 +95,29 @@ def soft_share(train: Packed, vocab_size: int) -> float:
             "for this masked file, or choose another distill.loss than 'topk'"
         )
     return stored / total
+
+
+def mean_loss(
+    one: Callable[..., tuple[jax.Array, jax.Array]],
+    data: Packed,
+    devices: Mesh,
+    frozen: tuple[Any, ...],
+    params: Any,
+) -> tuple[float, list[str]]:
+    """Loss over a whole split: all sums over all weights, divided once, added up in float64.
+
+    Args:
+      one: from `step.make_eval_step`.
+      data: the split.
+      devices: the mesh.
+      frozen, params: of the model.
+
+    Returns:
+      The loss, and the ids of the examples in batches whose sums are not finite.
+    """
+    placed = (place(data.batch(i), devices) for i in range(len(data.order)))
+    parts = [one(params, batch, *frozen) for batch in placed]
+    sums = np.array(jax.device_get(parts), np.float64)
+    bad = np.flatnonzero(~np.isfinite(sums).all(axis=1)).tolist()
+    total, weight = np.sum(sums, axis=0)
+    return float(total / weight), [name for index in bad for name in data.ids(index)]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.sharding import RULES, parameter_shardings
@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32 scalar, updates done.
       params: the model's parameters, in `param_dtype`; with LoRA the adapters alone.
-      opt_state: of the optimizer; moments in float32 whatever the parameters are stored in.
+      opt_state: of the optimizer; its moments do not follow the dtype of the parameters.
     """
 
     step: Any
@@ -49,12 +49,12 @@ class StepReport(NamedTuple):
 def abstract_state(
     model: nnx.Module,
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     trainable: nnx.filterlib.Filter = nnx.Param,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state of a model (which may be abstract itself).
 
-    `trainable` says which parameters an update changes.
+    `trainable` says which parameters an update changes; the mesh need not be of real devices.
 
     Raises:
       ConfigError: a parameter does not divide by its part of the mesh.
@@ -192,7 +192,8 @@ def make_eval_step(
 def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
     """A host batch (B, T) on the mesh, rows over `data` and `fsdp`.
 
-    Every process passes the whole batch and uploads only the rows of its own devices.
+    Every process passes the whole batch and uploads only the rows of its own devices. None waits
+    for another, so a thread may do it ahead; `jax.device_put` would compare the processes' batches.
 
     Args:
       batch: NumPy arrays.
@@ -209,7 +210,9 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
     return jax.tree.map(put, batch)
 
 
-def abstract_batch(mesh: Mesh, *, microbatches: int, rows: int, row_tokens: int) -> Batch:
+def abstract_batch(
+    mesh: Mesh | AbstractMesh, *, microbatches: int, rows: int, row_tokens: int
+) -> Batch:
     """What `place` gives for `rows` rows, M > 0 microbatches, without the numbers."""
     shape, sharding = (microbatches, rows // microbatches, row_tokens), _of_rows(mesh, microbatches)
     integers, flags, floats = (
@@ -219,12 +222,12 @@ def abstract_batch(mesh: Mesh, *, microbatches: int, rows: int, row_tokens: int)
     return Batch(integers, integers, integers, flags, integers, floats, floats)
 
 
-def row_groups(mesh: Mesh) -> int:
+def row_groups(mesh: Mesh | AbstractMesh) -> int:
     """G: over how many parts of the mesh the rows of a batch are split."""
     return int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
 
-def _of_rows(mesh: Mesh, microbatches: int) -> NamedSharding:
+def _of_rows(mesh: Mesh | AbstractMesh, microbatches: int) -> NamedSharding:
     spec = PartitionSpec(None, RULES["batch"]) if microbatches else PartitionSpec(RULES["batch"])
     return NamedSharding(mesh, spec)
 

@@ -118,12 +118,12 @@ def input_alone(examples: list[Any], *, row_tokens: int, rows_per_batch: int) ->
     import jax
 
     from opengrok_jax.model.sharding import make_mesh
-    from opengrok_jax.training import batches, step
+    from opengrok_jax.training import batches, packing, step
     from opengrok_jax.training.flops import load
 
     data = batches.packed(
         examples,
-        lambda rows: batches.in_order(rows, rows_per_batch=rows_per_batch),
+        lambda rows: packing.in_order(rows, rows_per_batch=rows_per_batch),
         row_tokens=row_tokens,
         normalize="token",
     )

@@ -43,6 +43,42 @@ def test_nothing_is_allocated(tiny, mesh):
     assert {leaf.dtype for leaf in jax.tree.leaves(made.like.params)} == {jnp.dtype(jnp.bfloat16)}
 
 
+def test_moments_keep_their_dtype_through_an_update(tiny, mesh):
+    """Parameters in bfloat16 here, so that each of the two is seen to go its own way."""
+    shapes = step.abstract_batch(mesh, microbatches=2, rows=4, row_tokens=48)
+    for dtype in ("bfloat16", "float32"):
+        made = assemble(tiny, mesh, **SETTINGS, moments_dtype=dtype)
+        state, _ = jax.eval_shape(made.update, made.like, shapes)
+        for found in (made.like, state):
+            moments = [x.dtype for x in jax.tree.leaves(found.opt_state) if x.shape]
+            assert set(moments) == {jnp.dtype(dtype)}
+            assert {x.dtype for x in jax.tree.leaves(found.params)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("learning_rate", 0.2), ("warmup_share", 0.5), ("schedule", "linear")],
+        *[("final_share", 0.5), ("weight_decay", 0.1), ("clip_norm", 0.1), ("b1", 0.5)],
+        *[("b2", 0.5), ("eps", 0.5), ("moments_dtype", "bfloat16")],
+    ],
+)
+def test_every_setting_of_the_optimizer_reaches_it(tiny, mesh, name, value):
+    """Whatever it is made for, an optimizer takes any parameters: here one matrix."""
+
+    def after(settings):
+        optimizer = assemble(tiny, mesh, **settings).optimizer
+        params = {"mlp": jnp.asarray([[1.0, -2.0, 3.0]])}
+        state = optimizer.init(params)
+        for size in (1.1, 0.3, 0.7):
+            grads = {"mlp": size * jnp.asarray([[0.3, 0.1, -0.2]])}
+            changes, state = optimizer.update(grads, state, params)
+            params = jax.tree.map(jnp.add, params, changes)
+        return np.asarray(params["mlp"])
+
+    assert np.abs(after(SETTINGS | {name: value}) - after(SETTINGS)).max() > 1e-5
+
+
 def test_adapters_alone_are_in_the_state(tiny, mesh):
     whole, adapted = assemble(tiny, mesh, **SETTINGS), assemble(tiny, mesh, **SETTINGS, lora=LORA)
     some = {f"layers.self_attn.o_proj.lora.{name}" for name in "AB"}

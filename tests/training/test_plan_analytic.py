@@ -51,6 +51,7 @@ def test_memory_by_hand():
     tokens = 3 * 16
     assert found["parameters"] == 4 * COUNT
     assert found["optimizer"] == 8 * COUNT
+    assert plan_analytic.memory(work(moments_dtype="bfloat16"))["optimizer"] == 4 * COUNT
     assert found["gradients"] == 4 * COUNT
     assert found["saved"] == 2 * 32 * tokens * 2  # layers, width, tokens, bfloat16
     assert found["head"] == tokens // 2 * 64 * (4 + 4 + 2)

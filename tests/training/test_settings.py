@@ -39,6 +39,12 @@ def test_good_settings_pass(given):
         ("attention", "flash", "one of auto, dense, blockwise, splash, cudnn"),
         ("dtype", "float16", "one of float32, bfloat16"),
         ("param_dtype", "int8", "one of float32, bfloat16"),
+        ("moments_dtype", "float16", "one of float32, bfloat16"),
+        ("schedule", "step", "one of cosine, linear, constant"),
+        ("final_share", 1, "a number from 0 to below 1"),
+        ("b1", 1.0, "a number from 0 to below 1"),
+        ("b2", -0.1, "a number from 0 to below 1"),
+        ("eps", 0, "a number above 0"),
         ("row_tokens", 1, "a whole number from 2"),
         ("rows_per_batch", 0, "a whole number from 1"),
         ("rows_per_batch", 4.0, "a whole number from 1"),
@@ -76,6 +82,16 @@ def test_every_argument_is_looked_at(given):
     for name in set(given) - {"masked_file", "out", "model", "lora", "distill"}:
         with pytest.raises((ConfigError, TypeError)):
             check(given | {name: None})
+
+
+def test_settings_of_adamw_that_do_not_fit_together_are_refused(given):
+    check(given | {"schedule": "linear", "final_share": 0.1, "b2": 0.999})
+    check(given | {"schedule": "constant", "moments_dtype": "bfloat16", "b2": 0.99})
+    with pytest.raises(ConfigError, match=r"final_share is 0\.1; expected 0 with schedule 'const"):
+        check(given | {"schedule": "constant", "final_share": 0.1})
+    for name in ("b1", "b2"):
+        with pytest.raises(ConfigError, match=rf"{name} is 0\.999; expected below 0\.99609"):
+            check(given | {"moments_dtype": "bfloat16", name: 0.999})
 
 
 def test_patience_needs_evaluations(given):
