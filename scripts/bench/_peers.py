@@ -4,6 +4,8 @@ A system gets the examples, the flags and the turns, and updates until it is tol
 Peers need what this package does not: TRL 1.16, transformers 5.23 with torch, google-tunix 0.1.7.
 """
 
+# pyright: reportMissingImports=false
+# The peers are installed by whoever measures.
 from __future__ import annotations
 
 import argparse
