@@ -24,7 +24,7 @@ from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import constrain
 from opengrok_jax.training import divergences
 from opengrok_jax.training.batches import Batch
-from opengrok_jax.training.losses import cross_entropy, weighted_sum
+from opengrok_jax.training.losses import CHUNK, cross_entropy, weighted_sum
 
 Loss = Literal["hard", "topk", "forward_kl", "reverse_kl", "jensen_shannon"]
 FULL = ("forward_kl", "reverse_kl", "jensen_shannon")  # they compare all V logits
@@ -190,6 +190,8 @@ def summed_loss(
         batch.loss_weight,
         capacity=capacity,
         groups=groups,
+        # A divergence holds several arrays of the logits' size where cross-entropy holds one.
+        chunk=CHUNK if objective.loss == "hard" else CHUNK // 4,
     )
     return total, jnp.sum(batch.norm_weight)
 
