@@ -3,4 +3,4 @@
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 install all,plan,test # plan: a test compiles for TPUs; all others stay on the CPU (tests/conftest.py)
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile "$@"

@@ -83,16 +83,14 @@ def test_the_newest_comes_back_and_two_are_kept(folder):
 
 
 def test_a_save_goes_on_while_the_memory_of_the_state_is_used_again(folder):
-    """It returns before the state is on disk, and the next update may overwrite what it read."""
+    """It goes on in the background, and the next update may overwrite what it read."""
     before = state(1)._replace(params={"w": jax.random.normal(jax.random.key(0), (2000, 5000))})
     expected = np.array(before.params["w"])
     overwrite = jax.jit(lambda old: jax.tree.map(lambda x: x * 0 + 7, old), donate_argnums=0)
     with opened(folder) as checkpoints:
         checkpoints.save_best(1, before.params)
         checkpoints.save(before, host(1, 1))  # not even waiting for the best
-        unwritten = [not (folder / kind / "1").exists() for kind in ("last", "best")]
         after = jax.block_until_ready(overwrite(before))
-    assert unwritten == [True, True]
     with opened(folder) as checkpoints:
         found, note = taken_up(checkpoints, after)
         best = checkpoints.best(1, after.params)
