@@ -1,6 +1,8 @@
 """The gradient is the examples' own: it is the same however they lie, and wherever.
 
-Float32 sums in another order are all that may differ: 1e-6 of the largest number of the gradient.
+Float32 sums in another order are all that may differ. Of the largest number of the gradient that
+is about 4e-7 on a layout drawn at random; the worst that a search over hundreds of layouts found,
+of up to twelve microbatches, is 1.7e-6. A mean of means is wrong by 1e-2 and more.
 """
 
 import functools
@@ -22,6 +24,7 @@ from tests.training import exactly
 from tests.training.exactly import OBJECTIVES, apart, examples, laid_out, rows_of, weights
 
 ROWS = 12
+NEAR = 2.5e-6
 ALONE = [*([number] for number in range(10)), [], []]
 # One compilation each; the one objective of most terms stands for all in a quick run.
 QUICK = ["together"]
@@ -46,7 +49,7 @@ def assert_layout_changes_nothing(name: str, seed: int, skewed: bool, microbatch
     draw = np.random.default_rng(seed)
     weight, rows = weights(draw), rows_of(draw, ROWS, skewed=skewed)
     found = update(name)(rows, weight, microbatches=microbatches)
-    assert apart(found, update(name)(ALONE, weight)) < 1e-6
+    assert apart(found, update(name)(ALONE, weight)) < NEAR
 
 
 @given(seed=st.integers(0, 2**32), skewed=st.booleans(), microbatches=st.sampled_from([1, 3]))
@@ -100,6 +103,8 @@ def test_what_bears_no_loss_changes_nothing(name: str) -> None:
     (loss, before), (again, after) = run.of(batch), run.of(changed)
     assert loss == again
     jax.tree.map(np.testing.assert_array_equal, before, after)
+    if run.asked.weight == 1:  # nothing is learnt of the answer's own words
+        return
     bearing = batch._replace(targets=np.where(idle, batch.targets, (batch.targets + 1) % 64))
     assert run.of(bearing)[0] != loss
 
@@ -116,9 +121,9 @@ def test_a_weight_is_the_sum_of_its_fractions(name: str, share: float) -> None:
         loss_weight=twice.loss_weight * shares, norm_weight=twice.norm_weight * shares
     )
     whole = run.of(laid_out(ALONE, weight, soft=soft))
-    assert apart(run.of(twice), whole) < 1e-6
+    assert apart(run.of(twice), whole) < NEAR
     halved = run(ALONE, [each / 2 for each in weight])
-    assert apart(halved, whole) < 1e-6, "only proportions count"
+    assert apart(halved, whole) < NEAR, "only proportions count"
 
 
 def test_the_end_of_an_answer_is_learnt_though_padding_has_its_id() -> None:
@@ -186,5 +191,5 @@ def test_eight_devices_change_no_gradient_and_give_up_their_memory(
     lines = [json.loads(line) for line in said.splitlines()]
     assert [line[:2] for line in lines] == [[n, list(m)] for n in names for m in meshes]
     for name, mesh, difference, aliased, held in lines:
-        assert difference < 1e-6, (name, mesh, difference)
+        assert difference < NEAR, (name, mesh, difference)
         assert aliased == held, (name, mesh)
