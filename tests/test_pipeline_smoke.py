@@ -103,7 +103,7 @@ def test_killed_at_any_stage_the_same_command_ends_the_same(finished, repository
                 command(repository, run_dir), stderr=stderr, start_new_session=True
             )
         # The longer it takes, the longer it may live: it has to get somewhere in the end.
-        deadline = time.monotonic() + chance.uniform(1, 6 + kills)
+        deadline = time.monotonic() + chance.uniform(1, 3 + kills)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if process.poll() is not None:

@@ -83,8 +83,8 @@ def await_(process, happened) -> bool:
 
 @pytest.fixture(scope="module")
 def long_run(settings):
-    """Saves at each of 60 steps: mostly saving."""
-    return settings | {"max_steps": 60, "save_every": 1}
+    """Saves at each of 90 steps: mostly saving."""
+    return settings | {"max_steps": 90, "save_every": 1}
 
 
 @pytest.mark.slow
@@ -104,10 +104,10 @@ def test_killed_over_and_over_it_is_the_same_run(long_run, start, tmp_path):
         process = start(long_run | {"out": out})
         begun_with = len(rows(out))
         if kind == "start":  # imports, reading the state, compiling
-            time.sleep(chance.uniform(0, 8))
+            time.sleep(chance.uniform(0, 4))
         elif kind == "step":
             await_(process, lambda: len(rows(out)) > begun_with)
-            time.sleep(chance.uniform(0, 0.2))
+            time.sleep(chance.uniform(0, 0.03))
         elif await_(process, lambda: within(kind, begun_with)):
             time.sleep(chance.choice([0.0, chance.uniform(0, 0.02)]))
         process.kill()
