@@ -1,8 +1,8 @@
 """The gradient is the examples' own: it is the same however they lie, and wherever.
 
 Float32 sums in another order are all that may differ. Of the largest number of the gradient that
-is about 4e-7 on a layout drawn at random; the worst that a search over hundreds of layouts found,
-of up to twelve microbatches, is 1.7e-6. A mean of means is wrong by 1e-2 and more.
+is about 4e-7 on a layout drawn at random; the worst that searches over a thousand layouts found, of
+up to twelve microbatches, is 2.8e-6. A mean of means is wrong by 1e-2 and more.
 """
 
 import functools
@@ -24,7 +24,7 @@ from tests.training import exactly
 from tests.training.exactly import OBJECTIVES, apart, examples, laid_out, rows_of, weights
 
 ROWS = 12
-NEAR = 2.5e-6
+NEAR, WORST = 2.5e-6, 5e-6  # of layouts that are always the same; of a search
 ALONE = [*([number] for number in range(10)), [], []]
 # One compilation each; the one objective of most terms stands for all in a quick run.
 QUICK = ["together"]
@@ -44,20 +44,22 @@ def forgotten() -> Iterator[None]:
     update.cache_clear()
 
 
-def assert_layout_changes_nothing(name: str, seed: int, skewed: bool, microbatches: int) -> None:
+def assert_layout_changes_nothing(
+    name: str, seed: int, skewed: bool, microbatches: int, most: float
+) -> None:
     """`skewed`: most rows, and with them whole microbatches, are padding."""
     draw = np.random.default_rng(seed)
     weight, rows = weights(draw), rows_of(draw, ROWS, skewed=skewed)
     found = update(name)(rows, weight, microbatches=microbatches)
-    assert apart(found, update(name)(ALONE, weight)) < NEAR
+    assert apart(found, update(name)(ALONE, weight)) < most
 
 
 @given(seed=st.integers(0, 2**32), skewed=st.booleans(), microbatches=st.sampled_from([1, 3]))
-@settings(max_examples=8)
+@settings(max_examples=8, derandomize=True)
 def test_packing_microbatches_and_padding_change_no_gradient(
     seed: int, skewed: bool, microbatches: int
 ) -> None:
-    assert_layout_changes_nothing("together", seed, skewed, microbatches)
+    assert_layout_changes_nothing("together", seed, skewed, microbatches, NEAR)
 
 
 @pytest.mark.slow
@@ -72,7 +74,7 @@ def test_packing_microbatches_and_padding_change_no_gradient(
 def test_no_layout_changes_a_gradient_of_any_objective(
     name: str, seed: int, skewed: bool, microbatches: int
 ) -> None:
-    assert_layout_changes_nothing(name, seed, skewed, microbatches)
+    assert_layout_changes_nothing(name, seed, skewed, microbatches, WORST)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *OTHERS])
