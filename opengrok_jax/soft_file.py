@@ -11,7 +11,7 @@ student's vocabulary and their log-probabilities; `ABSENT` fills up where there 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,13 @@ def write_part(folder: Path, number: int, rows: Iterable[SoftRows], *, k: int) -
         writer.write_table(table)
 
 
+def read_part(folder: Path, number: int, *, k: int) -> Iterator[SoftRows]:
+    """What `write_part` wrote; DataError if it is missing, cut short or not of this layout."""
+    for batch in _batches(part(folder, number)):
+        for at in range(batch.num_rows):
+            yield _row(batch, at, k)
+
+
 def part(folder: Path, number: int) -> Path:
     """The file of one part."""
     return folder / f"part-{number:05d}.arrow"
@@ -109,8 +116,6 @@ class SoftFile:
     """
 
     def __init__(self, folder: Path):
-        with needs_extra("train"):
-            import pyarrow as pa
         manifest = folder / storage.MANIFEST
         if not manifest.is_file():
             raise DataError(
@@ -124,17 +129,9 @@ class SoftFile:
             raise DataError(f"{manifest}: expected parts, k and facts, got {note!r}") from None
         self._where: dict[str, tuple[Any, int]] = {}
         for number in range(parts):
-            path = part(folder, number)
-            try:
-                batches = pa.ipc.open_file(pa.memory_map(str(path)))
-                if batches.schema.names != ["id", "fits", "ids", "logprobs"]:
-                    raise DataError(f"{path}: columns {batches.schema.names} are not soft targets")
-                for index in range(batches.num_record_batches):
-                    batch = batches.get_batch(index)
-                    for at, name in enumerate(batch.column("id").to_pylist()):
-                        self._where[name] = (batch, at)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{path}: not a readable Arrow file: {error}") from None
+            for batch in _batches(part(folder, number)):
+                for at, name in enumerate(batch.column("id").to_pylist()):
+                    self._where[name] = (batch, at)
 
     def __len__(self) -> int:
         """How many examples have distributions."""
@@ -149,23 +146,40 @@ class SoftFile:
         found = self._where.get(example.id)
         if found is None:
             return None
-        batch, at = found
-        if batch.column("fits")[at].as_py() != checksum(example):
+        stored = _row(*found, self.k)
+        if stored.fits != checksum(example):
             raise DataError(
                 f"the soft targets of example {example.id} were made for other tokens; make them "
                 "anew after the mask was built anew"
             )
-        ids, logprobs = (
-            np.asarray(batch.column(name)[at].values).reshape(-1, self.k)
-            for name in ("ids", "logprobs")
-        )
         expected = len(response_positions(example))
-        if len(ids) != expected:
+        if len(stored.ids) != expected:
             raise DataError(
-                f"example {example.id} has {expected} response tokens and {len(ids)} stored "
+                f"example {example.id} has {expected} response tokens and {len(stored.ids)} stored "
                 "distributions; make the soft targets anew"
             )
-        return SoftRows(id=example.id, fits=checksum(example), ids=ids, logprobs=logprobs)
+        return stored
+
+
+def _batches(path: Path) -> list[Any]:
+    """The record batches of a part, mapped into memory."""
+    with needs_extra("train"):
+        import pyarrow as pa
+    try:
+        opened = pa.ipc.open_file(pa.memory_map(str(path)))
+        if opened.schema.names != ["id", "fits", "ids", "logprobs"]:
+            raise DataError(f"{path}: columns {opened.schema.names} are not soft targets")
+        return [opened.get_batch(index) for index in range(opened.num_record_batches)]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Arrow file: {error}") from None
+
+
+def _row(batch: Any, at: int, k: int) -> SoftRows:
+    ids, logprobs = (
+        np.asarray(batch.column(name)[at].values).reshape(-1, k) for name in ("ids", "logprobs")
+    )
+    name, fits = (batch.column(column)[at].as_py() for column in ("id", "fits"))
+    return SoftRows(id=name, fits=fits, ids=ids, logprobs=logprobs)
 
 
 def coverage(rows: Iterable[SoftRows]) -> dict[str, float | int]:

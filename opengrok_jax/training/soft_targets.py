@@ -7,7 +7,7 @@ disk (soft_file.py). Stopped at any moment, the same call goes on after the last
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,11 +73,11 @@ def run(
         "teacher": str(teacher),
         "k": k,
         "row_tokens": row_tokens,
+        "rows_per_batch": rows_per_batch,  # with it go the borders of the parts
         "dtype": dtype,
     }
     if (out / storage.MANIFEST).exists() and _same(out, identity):
         return soft_file.SoftFile(out).facts
-    _claim(out, identity)
     folder = hub.folder_of(teacher)
     if tokenizer := tokenizer_files.handed_over(masked_file, provenance):
         tokenizer_files.check_same(tokenizer, folder)
@@ -105,8 +105,8 @@ def run(
     per_part = max(1, ROWS_PER_PART // rows_per_batch)
     steps = len(data.order)
     parts = -(-steps // per_part)
+    _claim(out, identity)
     done = next((n for n in range(parts) if not soft_file.part(out, n).exists()), parts)
-    covered: list[SoftRows] = []
     with (
         jax.set_mesh(mesh),
         track(
@@ -121,9 +121,7 @@ def run(
                 rows += _by_example(data, index, ids, logprobs)
                 advance()
             soft_file.write_part(out, number, rows, k=k)
-    soft_file.finish(out, parts=parts, k=k, facts={})
-    opened = soft_file.SoftFile(out)
-    covered = [cast(SoftRows, opened.rows(example)) for example in examples]
+    covered = (row for n in range(parts) for row in soft_file.read_part(out, n, k=k))
     facts = {**soft_file.coverage(covered), "k": k, "examples": len(examples), **identity}
     soft_file.finish(out, parts=parts, k=k, facts=facts)
     return facts

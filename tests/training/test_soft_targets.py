@@ -87,7 +87,9 @@ def test_a_stopped_job_goes_on_and_a_finished_one_is_not_done_again(
     assert run(asked, out=tmp_path / "a") == first
     assert {path.name: path.read_bytes() for path in parts} == written
     assert parts[0].stat().st_mtime_ns == kept
+    (tmp_path / "a" / "manifest.json").unlink()  # and a kill after the last part
     last = parts[-1].stat().st_mtime_ns
+    assert run(asked, out=tmp_path / "a") == first
     assert run(asked, out=tmp_path / "a") == first
     assert parts[-1].stat().st_mtime_ns == last
     one, many = SoftFile(finished[0]), SoftFile(tmp_path / "a")
@@ -97,12 +99,15 @@ def test_a_stopped_job_goes_on_and_a_finished_one_is_not_done_again(
 def test_other_settings_in_a_begun_folder_are_refused(asked: dict[str, Any], finished: Any) -> None:
     with pytest.raises(RunFolderError, match="k was 5, now 6"):
         run(asked, k=6, out=finished[0])
+    with pytest.raises(RunFolderError, match="rows_per_batch was 2, now 3"):
+        run(asked, rows_per_batch=3, out=finished[0])
 
 
 @pytest.mark.parametrize("k", [0, 64])
 def test_a_k_out_of_range_is_refused(asked: dict[str, Any], tmp_path: Path, k: int) -> None:
     with pytest.raises(ConfigError, match=f"k is {k}; expected 1 to 63"):
         run(asked, k=k, out=tmp_path / "s")
+    assert not (tmp_path / "s").exists(), "the mended command may take the same folder"
 
 
 def test_data_of_another_vocabulary_or_none_is_refused(

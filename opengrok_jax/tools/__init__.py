@@ -1,0 +1,29 @@
+"""The verbs of `opengrok` that are no stage: a file each, with its `add` (flags) and its `run`.
+
+`run` gets its flags and the arguments that were left, and answers the exit status. Nothing heavy
+is imported before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from opengrok_jax.tools import convert, generate, plan, soft_targets
+
+_MODULES = {
+    "generate": generate,
+    "convert": convert,
+    "soft-targets": soft_targets,
+    "plan": plan,
+}
+TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    verb: module.run for verb, module in _MODULES.items()
+}
+
+
+def add(verbs: Any, epilog: str) -> None:
+    """Adds their parsers; `epilog` is what every help ends with."""
+    for module in _MODULES.values():
+        module.add(verbs, epilog)
