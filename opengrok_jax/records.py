@@ -85,6 +85,11 @@ class Response:
       endpoint: base address of the endpoint, without credentials.
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
+      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither the endpoint nor a price told.
+      received_at: when the reply was there, in Unix seconds (0.0: not noted).
+      temperature, max_tokens: as asked for (-1.0 and 0: not noted).
+      fingerprint: the endpoint's own name for the system that served ("": not told).
+      has_logprobs: whether usable log-probabilities came with it; they are `Logprobs` then.
     """
 
     prompt_id: str
@@ -98,6 +103,12 @@ class Response:
     rights: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_ticks: int = -1
+    received_at: float = 0.0
+    temperature: float = -1.0
+    max_tokens: int = 0
+    fingerprint: str = ""
+    has_logprobs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
