@@ -16,6 +16,7 @@ On disk each is one JSON object a line (`MaskedExample`: one Arrow row), fields 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -289,7 +290,7 @@ def from_json(kind: type[R], row: dict[str, Any]) -> R:
     """
     if not isinstance(row, dict):
         raise DataError(f"a {kind.__name__} must be a JSON object, got {type(row).__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
     if unknown := sorted(set(row) - set(fields)):
         raise DataError(
@@ -303,6 +304,11 @@ def from_json(kind: type[R], row: dict[str, Any]) -> R:
     if missing := [n for n in needed if n not in row]:
         raise DataError(f"a {kind.__name__} lacks {', '.join(missing)}")
     return kind(**{n: _value(hints[n], v, f"{kind.__name__}.{n}") for n, v in row.items()})
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
