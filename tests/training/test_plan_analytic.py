@@ -7,6 +7,8 @@ import pytest
 from opengrok_jax.model.config import Phi3Config, published
 from opengrok_jax.training import plan_analytic
 from opengrok_jax.training.chips import of_kind
+from opengrok_jax.training.flops import train_flops
+from opengrok_jax.training.objective import Objective
 from opengrok_jax.training.plan_analytic import Parts, Work
 
 GIB = 2**30
@@ -88,8 +90,67 @@ def test_arithmetic_and_links_by_hand():
     split = plan_analytic.executed_flops(work(parts=Parts(1, 4, 2)))
     assert split == pytest.approx(4 * forward * 4 / 8)  # four times the rows on eight devices
     assert plan_analytic.received(work()) == 0
-    # fsdp 4: gathers forwards, again and backwards, and scatters, a microbatch each
-    assert plan_analytic.received(work(parts=Parts(1, 4, 1))) == 4 * 2 * COUNT * 2 * 3 // 4
+
+
+def test_links_by_hand():
+    """Two microbatches of two layers, three rings of four: what a device receives of each."""
+    assert plan_analytic.received(work()) == 0
+    attention, table, width = 64 * 32 + 32 * 32, 64 * 32, 2
+    once = 2 * (2 * 2 * LAYER + 2 * table) * width * 3 // 4  # forwards and backwards
+    anew = 2 * (2 * attention) * width * 3 // 4
+    scattered = 2 * (2 * LAYER * width + 2 * table * 4) * 3 // 4  # of the tables in float32
+    fsdp = Parts(1, 4, 1)
+    assert plan_analytic.received(work(parts=fsdp)) == once + anew + scattered
+    assert plan_analytic.received(work(parts=fsdp, remat="none")) == once + scattered
+    tied = dataclasses.replace(SMALL, tie_word_embeddings=True)
+    one_less = 2 * table * 4 * 3 // 4
+    assert (
+        plan_analytic.received(work(parts=fsdp, config=tied)) == once + anew + scattered - one_less
+    )
+    summed = 2 * 2 * COUNT * 4 * 3 // 4  # of whole gradients in float32
+    assert plan_analytic.received(work(parts=Parts(4, 1, 1))) == summed
+    # tensor 4: five sums of a token's state in a layer, and three times its fused projections sorted
+    inner = 5 * 2 * 32 * 3 // 4 + 3 * (64 + 2 * 48) // 4
+    assert plan_analytic.received(work(parts=Parts(1, 1, 4))) == 2 * 2 * 48 * inner * width
+    # frozen matrices are gathered as before, and have no gradients
+    lora = {"rank": 2, "targets": ["o_proj"]}
+    assert plan_analytic.received(work(parts=fsdp, adapters=lora)) == once + anew
+    # a teacher's are gathered once, and its head if its logits are compared
+    layer, aim = dataclasses.replace(SMALL, num_hidden_layers=1), Objective(feature_weight=1.0)
+    more = 2 * (LAYER + table) * width * 3 // 4
+    given = {"parts": fsdp, "adapters": lora, "teacher": layer}
+    assert plan_analytic.received(work(**given, objective=aim)) == once + anew + more
+    aim, more = Objective(loss="forward_kl", weight=1.0), more + 2 * table * width * 3 // 4
+    assert plan_analytic.received(work(**given, objective=aim)) == once + anew + more
+
+
+def test_adapters_by_hand():
+    """Rank 3 beside two of the four: A and B of each layer, and what they are split over."""
+    lora = {"rank": 3, "targets": ["qkv_proj", "down_proj"]}
+    count = 2 * 3 * (32 + 64 + 48 + 32)
+    assert plan_analytic.adapter_parameters(work(adapters=lora)) == count
+    split = 2 * 3 * (2 * 32 // 2 + (64 + 48) // 4)
+    assert plan_analytic.adapter_parameters(work(adapters=lora), fsdp=2, tensor=4) == split
+    found = plan_analytic.memory(work(adapters=lora, param_dtype="bfloat16"))
+    assert found["parameters"] == 2 * COUNT + 4 * count
+    assert found["optimizer"] == 8 * count
+    assert found["gradients"] == 4 * count
+    flops = train_flops(SMALL, work().load(), count)
+    assert plan_analytic.model_flops(work(adapters=lora)) == flops
+    forward = train_flops(SMALL, work().load()) / 3
+    assert plan_analytic.executed_flops(work(adapters=lora)) == flops + forward
+
+
+def test_a_teacher_and_stored_distributions_by_hand():
+    aim = Objective(loss="reverse_kl", weight=1.0)
+    layer = dataclasses.replace(SMALL, num_hidden_layers=1)
+    given = {"objective": aim, "teacher": layer, "teacher_dtype": "bfloat16"}
+    found = plan_analytic.memory(work(**given, parts=Parts(1, 2, 1)))
+    assert found["teacher"] == plan_analytic.parameters(layer) // 2 * 2
+    more = plan_analytic.executed_flops(work(**given)) - plan_analytic.executed_flops(work())
+    assert more == train_flops(layer, work().load()) / 3
+    found = plan_analytic.memory(work(objective=Objective(loss="topk", weight=1.0), k=5))
+    assert found["soft_targets"] == 2 * 48 * 5 * (4 + 4)
 
 
 def test_times_are_shares_of_a_chip():
