@@ -164,7 +164,7 @@ SQUEEZED = re.compile(
     r"(?:ignore|disregard|forget|bypass|override)(?:all|any|the|of){0,3}"
     r"(?:your|previous|prior|above|earlier){1,2}(?:instructions|guidelines|rules)"
     r"|doanythingnow|pretendyouhaveno(?:rules|restrictions|limits|filters)"
-    r"|(?:enter|enable|activate)developermode|revealyoursystemprompt"
+    r"|enterdevelopermode|revealyoursystemprompt"
     r"|youhaveno(?:rules|restrictions)"
     r"|withoutanyrestrictions|jailbreakmode|disableyoursafety|neverrefuse"
 )

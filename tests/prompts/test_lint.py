@@ -32,7 +32,7 @@ def test_what_ships_passes():
     for template in templates.TEMPLATES:
         assert lint(template.text) == [], template.name
     assert not [text for text in templates.TWISTS.values() if lint(text)]
-    for prompt in plan.plan(axes.load(), 414, 0):
+    for prompt in plan.plan(axes.load(), 414, 0)[::9]:
         text = prompt.messages[0].content
         for post in prompt.posts:
             text = text.replace(post, "")
