@@ -55,9 +55,13 @@ def test_whatever_comes_of_mutation_is_a_sound_prompt(seed):
         assert all(REPERTOIRE.techniques[n].labels for n in genome.techniques)
 
 
+@pytest.fixture(scope="module")
+def pool():
+    return [grown(seed) for seed in range(60)]
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_each_operator_applies_somewhere_and_does_what_it_is_called(operator):
-    pool = [grown(seed) for seed in range(60)]
+def test_each_operator_applies_somewhere_and_does_what_it_is_called(operator, pool):
     pairs = [(g, mutate.mutate(operator, g, means(n, pool))) for n, g in enumerate(pool)]
     pairs = [(g, child) for g, child in pairs if child]
     assert len(pairs) >= 5

@@ -122,7 +122,7 @@ def test_techniques_vary_the_plan_and_nothing_of_it_is_lost(tmp_path):
     varied = storage.read_records(tmp_path / "prompts.jsonl", Prompt)
     assert counts["prompts"] == len({p.id for p in varied}) == 45
     planned = plan.plan(axes.load(), 45, 1)
-    assert sum(v.id != p.id for v, p in zip(varied, planned, strict=True)) > 40
+    assert sum(v.id != p.id for v, p in zip(varied, planned, strict=True)) > 30
     assert sum(bool(p.techniques) for p in varied) > 15
     plan.run(out=tmp_path, count=45, seed=1, techniques=2)
     assert storage.read_records(tmp_path / "prompts.jsonl", Prompt) == varied
