@@ -3,7 +3,7 @@
     Prompt          prompts/  -> teacher/      what is asked, and from which cell of the axes
     Response        teacher/  -> curation/     what came back, verbatim
     Logprobs        teacher/  -> masking/      how likely each of its tokens was, where it told
-    Verdict         curation/                  keep, or the reason why not
+    Verdict         curation/                  keep, or the reason why not; scores and findings
     Example         curation/ -> masking/      a prompt with an answer worth learning
     MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
     Score           evaluation/ -> report      one number with its interval
@@ -15,6 +15,7 @@ On disk each is one JSON object a line (`MaskedExample`: one Arrow row), fields 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -128,18 +129,61 @@ class Logprobs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a check says of one answer.
+class Finding:
+    """A fault, or the doubt of one, that a check found in an answer.
 
     Attributes:
-      keep: False rejects the answer.
-      reason: "" when kept, else the fault found, as a slug ("too_short").
-      detail: the evidence, for the reader of the rejected rows.
+      check: name of the check.
+      reason: the fault, as a slug ("too_short").
+      score: in the check's own unit, see its docstring; larger is worse.
+      certain: True rejects the answer; False only asks a person to look at it.
+      detail: the evidence, for the reader.
     """
 
+    check: str
+    reason: str
+    score: float
+    certain: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What curation says of one answer: a row of verdicts.jsonl, one for every answer.
+
+    Attributes:
+      id: the prompt's id.
+      keep: whether the answer is among the kept ones.
+      reason, check, detail: of the first certain finding; "" where it is kept. A person's
+        rejection has the reason "human".
+      decided_by: "rules", or "human" where a person's decision was applied.
+      flagged: a rule rejects it that a person may overrule; for the review.
+      uncertain: no rule rejects it, yet a score lies near its line; for the review.
+      findings: all of them, certain or not, in the order of the checks.
+      scores: check -> score, for every check that looked at the answer.
+      masked: kind -> number of personal data replaced in messages and response.
+      rules: hash of the rules that judged; another one after any change of them.
+      body_sha256: `body_sha256(messages, response)`; a decision on other words is stale.
+      messages, response: as the student would see them, personal data replaced, before any edit.
+      cell: as in `Prompt`.
+    """
+
+    id: str
     keep: bool
     reason: str = ""
+    check: str = ""
     detail: str = ""
+    decided_by: Literal["rules", "human"] = "rules"
+    flagged: bool = False
+    uncertain: bool = False
+    findings: tuple[Finding, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    masked: dict[str, int] = field(default_factory=dict)
+    rules: str
+    body_sha256: str
+    messages: tuple[Message, ...]
+    response: str
+    cell: Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +269,12 @@ def prompt_id(messages: tuple[Message, ...]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
+def body_sha256(messages: tuple[Message, ...], response: str) -> str:
+    """SHA-256, in hex, of what a reviewer sees: the canonical messages and the answer."""
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    return hashlib.sha256(canonical_json([turns, response]).encode()).hexdigest()
+
+
 R = TypeVar("R")
 
 
@@ -241,20 +291,26 @@ def from_json(kind: type[R], row: dict[str, Any]) -> R:
     """
     if not isinstance(row, dict):
         raise DataError(f"a {kind.__name__} must be a JSON object, got {type(row).__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    hints, fields, needed = _shape(kind)
     if unknown := sorted(set(row) - set(fields)):
         raise DataError(
             f"a {kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}"
         )
-    needed = [
-        n
-        for n, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
     if missing := [n for n in needed if n not in row]:
         raise DataError(f"a {kind.__name__} lacks {', '.join(missing)}")
     return kind(**{n: _value(hints[n], v, f"{kind.__name__}.{n}") for n, v in row.items()})
+
+
+@functools.cache
+def _shape(kind: type) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """Types of a record's fields, their names, and which of them have no default."""
+    fields = dataclasses.fields(typing.cast(Any, kind))
+    needed = tuple(
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    return typing.get_type_hints(kind), tuple(f.name for f in fields), needed
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -265,6 +321,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise DataError(f"{where} must be a list, got {value!r}")
         return tuple(_value(args[0], v, where) for v in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise DataError(f"{where} must be an object, got {value!r}")
+        return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is Literal:
         if value not in args:
             raise DataError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")
