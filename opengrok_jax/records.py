@@ -4,6 +4,7 @@
     Response        teacher/  -> curation/     what came back, verbatim
     Logprobs        teacher/  -> masking/      how likely each of its tokens was, where it told
     Verdict         curation/                  keep, or the reason why not; scores and findings
+    Decision        curation/                  what a person said of it
     Example         curation/ -> masking/      a prompt with an answer worth learning
     MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
     Score           evaluation/ -> report      one number with its interval
@@ -29,6 +30,7 @@ from opengrok_jax.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "valid"]
+Choice = Literal["accept", "reject", "edit", "skip", "undo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,11 @@ class Response:
       endpoint: base address of the endpoint, without credentials.
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
+      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither the endpoint nor a price told.
+      received_at: when the reply was there, in Unix seconds (0.0: not noted).
+      temperature, max_tokens: as asked for (-1.0 and 0: not noted).
+      fingerprint: the endpoint's own name for the system that served ("": not told).
+      has_logprobs: whether usable log-probabilities came with it; they are `Logprobs` then.
     """
 
     prompt_id: str
@@ -97,6 +104,12 @@ class Response:
     rights: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_ticks: int = -1
+    received_at: float = 0.0
+    temperature: float = -1.0
+    max_tokens: int = 0
+    fingerprint: str = ""
+    has_logprobs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,26 +162,28 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What curation says of one answer: a row of verdicts.jsonl, one for every answer.
+    """What curation says of one answer: a row of verdicts.jsonl, one for every answer, in order.
 
     Attributes:
-      id: the prompt's id.
-      keep: whether the answer is among the kept ones.
+      prompt_id: as in `Response`.
+      body_sha: `body_sha(response)`; a decision on another text is stale.
+      keep: whether the answer is among the kept ones, people's decisions applied.
       reason, check, detail: of the first certain finding; "" where it is kept. A person's
         rejection has the reason "human".
-      decided_by: "rules", or "human" where a person's decision was applied.
-      flagged: a rule rejects it that a person may overrule; for the review.
-      uncertain: no rule rejects it, yet a score lies near its line; for the review.
-      findings: all of them, certain or not, in the order of the checks.
+      decided_by: "human" where a person's decision was applied.
+      flagged: rules reject it (a finding is certain) for faults that a person may overrule.
+      uncertain: no rule rejects it, yet there is a finding.
+      findings: all of them, in the order of the checks.
       scores: check -> score, for every check that looked at the answer.
       masked: kind -> number of personal data replaced in messages and response.
       rules: hash of the rules that judged; another one after any change of them.
-      body_sha256: `body_sha256(messages, response)`; a decision on other words is stale.
-      messages, response: as the student would see them, personal data replaced, before any edit.
+      messages, posts, label, response: as the student would see them, personal data replaced, and
+        before any edit.
       cell: as in `Prompt`.
     """
 
-    id: str
+    prompt_id: str
+    body_sha: str
     keep: bool
     reason: str = ""
     check: str = ""
@@ -180,10 +195,74 @@ class Verdict:
     scores: dict[str, float] = field(default_factory=dict)
     masked: dict[str, int] = field(default_factory=dict)
     rules: str
-    body_sha256: str
     messages: tuple[Message, ...]
+    posts: tuple[str, ...] = ()
+    label: str = ""
     response: str
     cell: Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a reviewer said of one answer; a line of review/decisions.jsonl, which only grows.
+
+    Attributes:
+      prompt_id: as in `Response`.
+      body_sha: `body_sha` of the answer as it was shown; a decision on another text is stale.
+      reviewer: the name the reviewer gave.
+      decision: "edit" accepts the answer as `edited`; "skip" leaves it open; "undo" takes back
+        this reviewer's decision on the same look.
+      reason: why it was rejected, as a slug ("harmful"); "" elsewhere.
+      note: the reviewer's own words on it.
+      edited: the answer as it should be; "" unless edited.
+      at: when, ISO 8601 in UTC.
+      seconds: how long it was looked at.
+      look: 2 where the same answer was shown again, to see whether the reviewer agrees.
+    """
+
+    prompt_id: str
+    body_sha: str
+    reviewer: str
+    decision: Choice
+    reason: str = ""
+    note: str = ""
+    edited: str = ""
+    at: str
+    seconds: float = 0.0
+    look: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where an example comes from: with it every row can be traced and its rights shown.
+
+    Attributes:
+      request_key, endpoint, model_asked, fingerprint, temperature, max_tokens, cost_ticks,
+        received_at, prompt_tokens, completion_tokens: as in `Response`.
+      template: as in `Prompt`.
+      rules: hash of the curation's rules.
+      decided_by: "human" where a person accepted or edited it.
+      reviewer: that person; "" elsewhere.
+      original: the teacher's answer, personal data replaced, where a person edited it; "" elsewhere.
+      synthetic: whether a machine wrote the answer.
+    """
+
+    request_key: str = ""
+    endpoint: str = ""
+    model_asked: str = ""
+    fingerprint: str = ""
+    temperature: float = -1.0
+    max_tokens: int = 0
+    cost_ticks: int = -1
+    received_at: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    template: str = ""
+    rules: str = ""
+    decided_by: Literal["rules", "human"] = "rules"
+    reviewer: str = ""
+    original: str = ""
+    synthetic: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +276,7 @@ class Example:
       split: "valid" examples steer early stopping and are never trained on.
       posts, label, cell: as in `Prompt`.
       source, model_served, rights: as in `Response`.
+      provenance: the rest of what is known of its making.
     """
 
     id: str
@@ -209,6 +289,7 @@ class Example:
     source: str
     model_served: str
     rights: str
+    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,10 +350,9 @@ def prompt_id(messages: tuple[Message, ...]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
-def body_sha256(messages: tuple[Message, ...], response: str) -> str:
-    """SHA-256, in hex, of what a reviewer sees: the canonical messages and the answer."""
-    turns = [{"role": m.role, "content": m.content} for m in messages]
-    return hashlib.sha256(canonical_json([turns, response]).encode()).hexdigest()
+def body_sha(text: str) -> str:
+    """SHA-256 of an answer's text, in hex; a lone surrogate counts as its three bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 R = TypeVar("R")
