@@ -86,7 +86,7 @@ class Response:
       endpoint: base address of the endpoint, without credentials.
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
-      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither the endpoint nor a price told.
+      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither endpoint nor price told.
       received_at: when the reply was there, in Unix seconds (0.0: not noted).
       temperature, max_tokens: as asked for (-1.0 and 0: not noted).
       fingerprint: the endpoint's own name for the system that served ("": not told).
@@ -243,7 +243,7 @@ class Provenance:
       rules: hash of the curation's rules.
       decided_by: "human" where a person accepted or edited it.
       reviewer: that person; "" elsewhere.
-      original: the teacher's answer, personal data replaced, where a person edited it; "" elsewhere.
+      original: the teacher's answer, personal data replaced, where a person edited it, else "".
       synthetic: whether a machine wrote the answer.
     """
 

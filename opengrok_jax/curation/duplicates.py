@@ -15,8 +15,9 @@ ship, paraphrases made on purpose reach 0.36 to 0.70, and no other two answers e
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def _repeats(sketches: list[np.ndarray], similarity: float) -> dict[int, tuple[i
     return found
 
 
-def jaccard(a: frozenset[int], b: frozenset[int]) -> float:
+def jaccard(a: frozenset[Any], b: frozenset[Any]) -> float:
     """Share of the union that both have; 0 where both are empty."""
     both = len(a & b)
     return both / max(len(a) + len(b) - both, 1)

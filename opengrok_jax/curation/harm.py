@@ -1,11 +1,11 @@
 """What listed words mean for an answer, by tier and by whose words they are.
 
-    severe, slur    rejects; only doubtful where the prompt holds the phrase, too, and the answer
-                    quotes it, perhaps to speak against it
-    contested       never more than doubtful: a slur to some, a name of their own or plain dialect
-                    to others
-    mild            `MILD_LIMIT` of them reject, one less is doubtful; those of the prompt do not
-                    count
+severe, slur    rejects; only doubtful where the prompt holds the phrase, too, and the answer
+                quotes it, perhaps to speak against it
+contested       never more than doubtful: a slur to some, a name of their own or plain dialect
+                to others
+mild            `MILD_LIMIT` of them reject, one less is doubtful; those of the prompt do not
+                count
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from opengrok_jax.errors import ConfigError
 
@@ -35,8 +34,13 @@ class Reason(enum.StrEnum):
     HUMAN = "human"  # a person rejected it
 
 
-# Nothing that a person could see differently; and no taste makes up for a leaked test post.
-FINAL = frozenset((Reason.EMPTY, Reason.TRUNCATED, Reason.CONTAMINATED))
+# No matter of opinion; a person's time is not spent on them, and no person overrules them.
+FINAL = frozenset(
+    (
+        Reason.EMPTY, Reason.TRUNCATED, Reason.CONTAMINATED, Reason.TOO_SHORT, Reason.TOO_LONG,
+        Reason.NEAR_DUPLICATE,
+    )
+)  # fmt: skip
 # Intents that ask for prose; elsewhere (labels, entities, the user's own tasks) "joy" is an answer.
 PROSE = frozenset(
     ("trend_summary", "public_opinion", "platform_post", "tone_rewrite", "conflicting_posts")
@@ -91,7 +95,7 @@ class Settings:
     max_words: int = 400
     echo_overlap: float = 0.8
     languages: tuple[str, ...] = ()
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     evaluation: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:

@@ -39,9 +39,11 @@ _DOUBTS = tuple(
     re.compile(pattern, re.I)
     for pattern in (
         rf"^\W*{_CANNOT}{_HELPING}",
-        r"\bi (?:do not|don't) have (?:any )?(?:personal )?(?:access to|opinions|feelings|the ability)",
+        r"\bi (?:do not|don't) have (?:any )?(?:personal )?"
+        r"(?:access to|opinions|feelings|the ability)",
         r"\bmy (?:training data|knowledge cut-?off|guidelines)\b",
-        r"\b(?:against|violates?) (?:my|our|the) (?:content |usage )?(?:guidelines|polic(?:y|ies))\b",
+        r"\b(?:against|violates?) (?:my|our|the) (?:content |usage )?"
+        r"(?:guidelines|polic(?:y|ies))\b",
     )
 )
 

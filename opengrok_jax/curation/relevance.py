@@ -25,6 +25,7 @@ from opengrok_jax.records import Prompt, Response
 LEAST_WORDS = 8  # shorter answers may be right without a word of the question
 ENOUGH = 8.0  # nats of shared words; the weight of a word is ln(texts / texts that have it)
 COMMON = 2.0  # nats; a lighter word stands in every seventh text and tells nothing
+LEAST_ASKED = 24.0  # nats; a question with fewer telling words can be answered in any
 DOUBT, LINE = 0.5, 0.9
 _ASSETS = Path(__file__).parents[1] / "assets"
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=\D)(?=\d)")
@@ -37,7 +38,10 @@ def relevance(prompt: Prompt, response: Response, settings: Settings) -> Look | 
         return None
     about = (*prompt.posts, prompt.cell.topic, prompt.cell.event)
     asked = terms(" \n ".join(about if prompt.posts else [prompt.messages[-1].content, *about]))
-    shared = {term for term in said & asked if weight(term) >= COMMON}
+    telling = {term for term in asked if weight(term) >= COMMON}
+    if sum(map(weight, telling)) < LEAST_ASKED:
+        return None
+    shared = said & telling
     score = 1.0 - min(1.0, sum(map(weight, shared)) / ENOUGH)
     detail = f"shares only {', '.join(sorted(shared)) or 'nothing'} with what was asked about"
     return judged(round(score, 3), DOUBT, LINE, Reason.OFF_TOPIC, detail)
