@@ -130,7 +130,8 @@ def memory(work: Work) -> dict[str, int]:
     state = {
         "parameters": count * BYTES[work.param_dtype] + 4 * of_adapters,
         "optimizer": 2 * BYTES[work.moments_dtype] * trained,
-        "gradients": 4 * trained,
+        # One microbatch's stand beside the sum of those before it.
+        "gradients": (4 if work.microbatches == 1 else 8) * trained,
     }
     if work.teacher:
         held = parameters(work.teacher) // parts.state * BYTES[work.teacher_dtype]
@@ -140,11 +141,11 @@ def memory(work: Work) -> dict[str, int]:
     saved, working = saved_per_token(work), working_per_token(work)
     layers = config.num_hidden_layers
     positions = min(round(work.tokens * work.loss_share), work.objective.chunk)
-    # A layer's matrices, gathered, for this layer and the next; and the gradient of them.
+    # A layer's matrices, gathered, for this layer and the next, and the gradient of them.
     gathered = matrix_sizes(config)[0] // layers // parts.tensor * width
     result = state | {
         "saved": saved * layers * work.tokens,
-        "working": working * work.tokens + (2 if work.adapters else 3) * gathered,
+        "working": working * work.tokens + (1 if work.adapters else 3) * gathered,
         "head": positions * config.vocab_size // parts.tensor * _per_logit(work),
     }
     held = sum(state.values()) + result["saved"]
@@ -157,7 +158,8 @@ def _per_logit(work: Work) -> int:
     A divergence has the teacher's beside them, and logarithms of both.
     """
     more = {"topk": 4} | dict.fromkeys(FULL, 16)
-    return 4 + 4 + BYTES[work.dtype] + more.get(work.objective.loss, 0)
+    kept = 4 if work.adapters else 8  # a frozen head needs the logits' gradient once, not twice
+    return kept + BYTES[work.dtype] + more.get(work.objective.loss, 0)
 
 
 def saved_per_token(work: Work) -> int:
@@ -222,36 +224,51 @@ def executed_flops(work: Work) -> float:
 def received(work: Work) -> int:
     """Bytes that a device receives in an update, each ring as in `hlo.Totals`.
 
-    Under `fsdp` every microbatch gathers the matrices of the blocks forwards and backwards, those
-    of attention once more where the block is computed anew, embedding and head once, all in the
-    product's dtype; it scatters the blocks' gradients in that, those of embedding and head in
-    float32. Under `data` the gradients are summed. Under `tensor` each block sums its two outputs
-    forwards and the gradients of its two inputs backwards, and the one of attention anew; and what
-    the fused projections give is sorted by heads and channels.
+    Read off compiled programs (the figures stand in the tests). Under `fsdp` every microbatch
+    gathers the blocks' matrices forwards and backwards, those of attention once more where a block
+    is computed anew, the embedding once, and the head once, or twice a chunk where there are
+    several; it scatters the blocks' gradients, all this in the product's dtype, and those of
+    embedding and head (again a chunk each) in float32. `data` sums the gradients of the blocks, at
+    the end that of the head, and that of the embedding over all devices before it is cut. Under
+    `tensor` each block sums its two outputs forwards and the gradients of its two inputs backwards,
+    and attention's output anew, and what the fused projections give is sorted by heads.
     """
     config, parts, width = work.config, work.parts, BYTES[work.dtype]
-    blocks, head = matrix_sizes(config)
+    blocks, table = matrix_sizes(config)
     model, inner, qkv = _widths(work, tensor=1)
-    attention = (
-        config.num_hidden_layers * model * (qkv + config.num_attention_heads * config.head_dim)
-    )
-    ring = (parts.fsdp - 1) / parts.fsdp
-    total = ring * width * (2 * blocks + work.again * attention + 2 * head) / parts.tensor
-    tables = head if config.tie_word_embeddings else 2 * head
+    mixed = config.num_attention_heads * config.head_dim
+    attention = config.num_hidden_layers * model * (qkv + mixed)
+    ring, of_data = (parts.fsdp - 1) / parts.fsdp, 2 * (parts.data - 1) / parts.data
+    chunks = _chunks(work)
+    of_embedding = width if parts.tensor == 1 else 4
+    gathered = width * (2 * blocks + work.again * attention) + of_embedding * table
+    gathered += width * table * (1 if chunks == 1 else 2 * chunks)
+    each, once = ring * gathered, 0.0  # a microbatch, and an update
     if not work.adapters:
-        total += ring * (width * blocks + 4 * tables) / parts.tensor
-        total += 2 * (parts.data - 1) / parts.data * 4 * parameters(config) / parts.state
+        each += ring * (width * blocks + 4 * table * chunks) + of_data * width * blocks / parts.fsdp
+        once += of_data * 4 * table / parts.fsdp
+        if not config.tie_word_embeddings:
+            whole = 2 * (parts.rows - 1) / parts.rows if parts.data > 1 else ring
+            each += whole * 4 * table
     if work.teacher:
-        blocks_, head_ = matrix_sizes(work.teacher)
-        tables_ = 2 if work.objective.loss in FULL else 1
-        total += ring * width * (blocks_ + tables_ * head_) / parts.tensor
+        of_teacher, its_table = matrix_sizes(work.teacher)
+        heard = 2 * chunks if work.objective.loss in FULL else 0
+        heard = min(heard, 1) if chunks == 1 else heard
+        each += ring * (width * (of_teacher + heard * its_table) + of_embedding * its_table)
     if parts.tensor > 1:
         passes = 2 + work.again
-        ring = 2 * (parts.tensor - 1) / parts.tensor
-        sums = (2 + passes) * ring * model
-        sorted_ = passes * (qkv + 2 * inner) / parts.tensor
-        total += config.num_hidden_layers * work.tokens * (sums + sorted_) * width
-    return round(work.microbatches * total)
+        around = 2 * (parts.tensor - 1) / parts.tensor
+        sums = (2 + passes) * around * model
+        moved = passes * (qkv + 2 * inner) / parts.tensor
+        of_blocks = config.num_hidden_layers * work.tokens * (sums + moved) * width
+        of_head = around * round(work.tokens * work.loss_share) * model * 4
+        each += (of_blocks + of_head) * parts.tensor  # divided below
+    return round((work.microbatches * each + once) / parts.tensor)
+
+
+def _chunks(work: Work) -> int:
+    """In how many parts the loss-bearing positions of a microbatch meet the head."""
+    return max(-(-round(work.tokens * work.loss_share) // work.objective.chunk), 1)
 
 
 def memory_traffic(work: Work) -> int:
