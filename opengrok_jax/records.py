@@ -4,6 +4,7 @@
     Response        teacher/  -> curation/     what came back, verbatim
     Logprobs        teacher/  -> masking/      how likely each of its tokens was, where it told
     Verdict         curation/                  keep, or the reason why not
+    Decision        curation/                  what a person said of it
     Example         curation/ -> masking/      a prompt with an answer worth learning
     MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
     Score           evaluation/ -> report      one number with its interval
@@ -28,6 +29,7 @@ from opengrok_jax.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "valid"]
+Choice = Literal["accept", "reject", "edit", "skip", "undo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,11 @@ class Response:
       endpoint: base address of the endpoint, without credentials.
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
+      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither the endpoint nor a price told.
+      received_at: when the reply was there, in Unix seconds (0.0: not noted).
+      temperature, max_tokens: as asked for (-1.0 and 0: not noted).
+      fingerprint: the endpoint's own name for the system that served ("": not told).
+      has_logprobs: whether usable log-probabilities came with it; they are `Logprobs` then.
     """
 
     prompt_id: str
@@ -96,6 +103,12 @@ class Response:
     rights: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_ticks: int = -1
+    received_at: float = 0.0
+    temperature: float = -1.0
+    max_tokens: int = 0
+    fingerprint: str = ""
+    has_logprobs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +153,36 @@ class Verdict:
     keep: bool
     reason: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a reviewer said of one answer; a line of review/decisions.jsonl, which only grows.
+
+    Attributes:
+      prompt_id: as in `Response`.
+      body_sha: `body_sha` of the answer as it was shown; a decision on another text is stale.
+      reviewer: the name the reviewer gave.
+      decision: "edit" accepts the answer as `edited`; "skip" leaves it open; "undo" takes back
+        this reviewer's decision on the same look.
+      reason: why it was rejected, as a slug ("harmful"); "" elsewhere.
+      note: the reviewer's own words on it.
+      edited: the answer as it should be; "" unless edited.
+      at: when, ISO 8601 in UTC.
+      seconds: how long it was looked at.
+      look: 2 where the same answer was shown again, to see whether the reviewer agrees.
+    """
+
+    prompt_id: str
+    body_sha: str
+    reviewer: str
+    decision: Choice
+    reason: str = ""
+    note: str = ""
+    edited: str = ""
+    at: str
+    seconds: float = 0.0
+    look: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +266,11 @@ def prompt_id(messages: tuple[Message, ...]) -> str:
     """First 16 hex digits of the SHA-256 of the canonical messages."""
     body = canonical_json([{"role": m.role, "content": m.content} for m in messages])
     return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def body_sha(text: str) -> str:
+    """SHA-256 of an answer's text, in hex; a lone surrogate counts as its three bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 R = TypeVar("R")
