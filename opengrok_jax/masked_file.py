@@ -217,6 +217,7 @@ class MaskedRows(Sequence[MaskedExample]):
         return self._ids.to_pylist()
 
     def __len__(self) -> int:
+        """How many examples there are."""
         return len(self._ends)
 
     @overload
@@ -224,6 +225,7 @@ class MaskedRows(Sequence[MaskedExample]):
     @overload
     def __getitem__(self, index: slice) -> list[MaskedExample]: ...
     def __getitem__(self, index: int | slice) -> MaskedExample | list[MaskedExample]:
+        """An example, or a list of them."""
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = range(len(self))[index]
@@ -308,9 +310,7 @@ def stream(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> Iterator[Any]
             raise DataError(f"{file}: not a readable Parquet file: {error}") from None
 
 
-def read_masked(
-    path: Path, factors: Sequence[str] = FACTORS
-) -> tuple[MaskedRows, dict[str, Any]]:
+def read_masked(path: Path, factors: Sequence[str] = FACTORS) -> tuple[MaskedRows, dict[str, Any]]:
     """The examples of a folder and their provenance.
 
     Args:

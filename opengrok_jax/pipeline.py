@@ -91,7 +91,8 @@ STAGES = (
             "examples_file": "curation/kept.jsonl",
             "logprobs_file": "teacher/logprobs.jsonl",
         },
-        writes=("masked.parquet", "corpus.json", "tokenizer/tokenizer.json"),
+        writes=("masked.parquet/manifest.json", "corpus.json", "tokenizer/tokenizer.json"),
+        keep=("cache",),
     ),
     Stage(
         verb="finetune",
