@@ -44,6 +44,9 @@ def add(verbs: Any, epilog: str) -> None:
         metavar="N",
         help=f"with --stats, examples to read at most; 0 = all ({SAMPLE})",
     )
+    verb.add_argument(
+        "--epoch", type=int, default=0, metavar="N", help="with --row, whose mask to show (0)"
+    )
     form = verb.add_mutually_exclusive_group()
     form.add_argument("--page", type=Path, metavar="FILE.html", help="write it as a page instead")
     form.add_argument("--json", action="store_true", help="for scripts")
@@ -60,7 +63,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     if flags.stats:
         shown = stats.count(path, reading.provenance(path), flags.sample)
     elif flags.row is not None:
-        shown = row.packed_row(path, flags.row, sections["training"], chat)
+        shown = row.packed_row(path, flags.row, sections["training"], chat, flags.epoch)
     else:
         number = reading.number_of(path, flags.id) if flags.id else flags.number or 0
         shown = tokens.explain(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import spacy
 from hypothesis import given
@@ -235,7 +237,7 @@ def tiny(layers: dict, parts: list[str]) -> Language:
     from spacy.util import fix_random_seed
 
     fix_random_seed(0)
-    nlp, words = spacy.blank("en"), SAID.split()
+    nlp, words = spacy.blank("en"), [str(word) for word in SAID.split()]
     tok2vec = {
         "@architectures": "spacy.HashEmbedCNN.v2", "width": 16, "depth": 1, "embed_size": 50,
         "window_size": 1, "maxout_pieces": 2, "subword_features": True, "pretrained_vectors": None,
@@ -266,7 +268,7 @@ def tiny(layers: dict, parts: list[str]) -> Language:
     optimizer = nlp.initialize(lambda: [example])
     optimizer.learn_rate = 0.02
     if "attribute_ruler" in parts:
-        rules = nlp.get_pipe("attribute_ruler")
+        rules: Any = nlp.get_pipe("attribute_ruler")
         for tag in CLEARNLP["tag"].split():
             rules.add([[{"TAG": tag}]], {"POS": syntax.PENN[tag]})
         rules.add([[{"LOWER": "were"}]], {"POS": "AUX"})

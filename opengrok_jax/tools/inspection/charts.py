@@ -26,6 +26,7 @@ def keep_rate(curve: Curve, label: str) -> str:
     figure, axes = _figure(7.2, 2.9)
     low, high = np.array(curve.low), np.array(curve.high)
     middle = (low + high) / 2
+    middle[(low == high) & (low == 1)] += 0.02  # beside the bin below it, not on top
     width = np.where(high > low, high - low, 0.04)
     share = np.array(curve.tokens) / sum(curve.tokens)
     axes.bar(middle, share, width * 0.9, color=FAINT, alpha=0.35, linewidth=0)
@@ -42,7 +43,7 @@ def keep_rate(curve: Curve, label: str) -> str:
             text, (x, y), xytext=(0, dy), textcoords="offset points", color=color,
             ha="right" if x > 0.85 else "left" if x < 0.15 else "center", annotation_clip=False,
         )  # fmt: skip
-    axes.set_xlim(-0.04, 1.04)
+    axes.set_xlim(-0.04, 1.05)
     axes.set_ylim(0, 1.08)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_xlabel(XLABEL[curve.name], color=INK)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from opengrok_jax import storage
 from opengrok_jax.errors import needs_extra
 from opengrok_jax.tokenizer import ChatTokenizer
-from opengrok_jax.tools.inspection.row import Row
+from opengrok_jax.tools.inspection.row import Position, Row
 from opengrok_jax.tools.inspection.stats import Stats, sentences
 from opengrok_jax.tools.inspection.terminal import formula
-from opengrok_jax.tools.inspection.tokens import FACTORS, Explained, inert, pieces
+from opengrok_jax.tools.inspection.tokens import FACTORS, Explained, Token, inert, pieces
 
 TITLES = {
     "tfidf": "By TF-IDF",
@@ -25,8 +26,11 @@ TITLES = {
 def tokens_page(shown: Explained, chat: ChatTokenizer) -> str:
     """The page of an example."""
     cut = pieces(chat, [token.id for token in shown.tokens])
-    spans = [(inert(piece.text, lines=True), shown.tokens[piece.first]) for piece in cut]
-    names = {"alpha": "TF-IDF", "beta": "part of speech", "gamma": "dependency", "delta": "chance"}
+    spans = [
+        (inert(p.text, lines=True), shown.tokens[p.first], _fate(shown.tokens[p.first : p.stop]))
+        for p in cut
+    ]
+    names = {"alpha": "TF-IDF", "beta": "POS", "gamma": "depend.", "delta": "chance"}
     return _render(
         "tokens",
         title=f"Example {shown.number}",
@@ -43,7 +47,10 @@ def row_page(row: Row, chat: ChatTokenizer) -> str:
     for doc in row.documents:
         mine = row.positions[doc.start : doc.stop]
         cut = pieces(chat, [position.token for position in mine])
-        documents.append((doc, [(inert(p.text, lines=True), mine[p.first]) for p in cut], mine))
+        spans = [
+            (inert(p.text, lines=True), mine[p.first], _fate(mine[p.first : p.stop])) for p in cut
+        ]
+        documents.append((doc, spans, mine))
     return _render("row", title=f"Training row {row.number}", row=row, documents=documents)
 
 
@@ -71,6 +78,12 @@ def stats_page(stats: Stats, made_with: dict[str, Any]) -> str:
 def write(path: Path, page: str) -> None:
     """Puts the page at `path`, whole or not at all."""
     storage.write_text(path, page)
+
+
+def _fate(tokens: Sequence[Token] | Sequence[Position]) -> str:
+    """The class of a character whose bytes are these tokens."""
+    visible = sum(token.visible for token in tokens)
+    return "" if visible == len(tokens) else "part" if visible else "gone"
 
 
 def _render(view: str, **values: Any) -> str:

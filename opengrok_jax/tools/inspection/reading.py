@@ -74,29 +74,43 @@ def at(path: Path, numbers: Sequence[int]) -> list[MaskedExample]:
             raise DataError(f"there is no example {number}; {path} has 0 to {total - 1}")
     found: dict[int, MaskedExample] = {}
     wanted = np.unique(np.asarray(numbers, np.int64))
-    for first, rows, read in groups(path):
-        here = wanted[(wanted >= first) & (wanted < first + rows)] - first
-        if len(here):
-            table = read().take(here)
-            for place, row in zip(here.tolist(), _examples(table), strict=True):
-                found[first + place] = row
+    for first, here, read in groups(path, wanted):
+        for place, row in zip(here.tolist(), _examples(read().take(here)), strict=True):
+            found[first + place] = row
     return [found[number] for number in numbers]
 
 
-def groups(path: Path) -> Iterator[tuple[int, int, Any]]:
-    """The row groups of a folder: number of the first example, how many, and a reader of it."""
+def groups(path: Path, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray, Any]]:
+    """The row groups that hold some examples; no other is read, no other part opened.
+
+    Args:
+      path: the folder.
+      wanted: ascending numbers of examples.
+
+    Yields:
+      The number of the group's first example, the places of the wanted ones in it, and what reads
+      the group as an Arrow table.
+
+    Raises:
+      DataError: the folder cannot be read.
+    """
     with needs_extra("train"):
         import pyarrow as pa
         import pyarrow.parquet as pq
     first = 0
     for note in masked_file.manifest(path)["parts"]:
-        file = path / note["name"]
+        file, start = path / note["name"], first
+        first += note["rows"]
+        if not ((wanted >= start) & (wanted < first)).any():
+            continue
         try:
             with pq.ParquetFile(file, memory_map=True) as opened:
                 for group in range(opened.num_row_groups):
                     rows = opened.metadata.row_group(group).num_rows
-                    yield first, rows, _reader(opened, group)
-                    first += rows
+                    here = wanted[(wanted >= start) & (wanted < start + rows)] - start
+                    if len(here):
+                        yield start, here, _reader(opened, group)
+                    start += rows
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{file}: not a readable Parquet file: {error}") from None
 

@@ -5,13 +5,14 @@ The row is filled by the very code that fills batches, so what is shown is what 
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from opengrok_jax.errors import DataError, needs_extra
+from opengrok_jax.errors import ConfigError, DataError, needs_extra
 from opengrok_jax.tokenizer import ROLES, ChatTokenizer
 from opengrok_jax.tools.inspection import reading
 from opengrok_jax.tools.inspection.tokens import spelled
@@ -29,6 +30,7 @@ class Position:
     token: int
     text: str
     role: str
+    special: bool
     visible: bool
     target: int
     target_text: str
@@ -55,6 +57,7 @@ class Row:
 
     Attributes:
       number, rows: which of how many.
+      epoch: whose mask this is.
       row_tokens, normalize, rule: settings of the training.
       steps: the first updates that take it in.
       documents: the examples in it.
@@ -63,6 +66,7 @@ class Row:
 
     number: int
     rows: int
+    epoch: int
     row_tokens: int
     normalize: str
     rule: str
@@ -71,20 +75,32 @@ class Row:
     positions: tuple[Position, ...]
 
 
-def packed_row(path: Path, number: int, training: dict[str, Any], chat: ChatTokenizer) -> Row:
+def packed_row(
+    path: Path, number: int, training: dict[str, Any], chat: ChatTokenizer, epoch: int = 0
+) -> Row:
     """Row `number` of the training split.
 
     Args:
       path: folder of the masked examples.
       number: from 0.
-      training: the training section of a config.
+      training: the training section of a config; what it leaves out is as `finetune` has it.
       chat: the tokenizer that made the ids.
+      epoch: whose mask to show, where `draw` is "per_epoch"; 0 is the stored one.
 
     Raises:
+      ConfigError: an epoch, and the mask is the same in all of them.
       DataError: there is no such row, or an example of it cannot be learnt from.
     """
     with needs_extra("train"):
-        from opengrok_jax.training import batches, packing
+        from opengrok_jax.training import batches, finetune, packing, redraw
+    signature = inspect.signature(finetune.run).parameters
+    training = {name: one.default for name, one in signature.items()} | training
+    redrawn = training["draw"] == "per_epoch"
+    if epoch and not redrawn:
+        raise ConfigError(
+            f"epoch {epoch} was asked for, but training.draw is {training['draw']!r}: the mask is "
+            "the same in every epoch"
+        )
     sizes, splits = reading.lengths(path)
     of_train = np.flatnonzero(np.array(splits) == "train")
     row_tokens = int(training["row_tokens"])
@@ -107,7 +123,12 @@ def packed_row(path: Path, number: int, training: dict[str, Any], chat: ChatToke
         examples,
         row_tokens=row_tokens,
         normalize=training["normalize"],
+        redraw_keys=redraw.example_keys(reading.provenance(path)["seed"], examples)
+        if redrawn
+        else None,
+        epochs=[epoch],
     )
+    key_mask = redraw.visible(batch.key_mask, batch.positions, batch.redraw)[0]
     order = packing.data_order(
         len(rows),
         rows_per_batch=training["rows_per_batch"],
@@ -127,7 +148,7 @@ def packed_row(path: Path, number: int, training: dict[str, Any], chat: ChatToke
                 number=at,
                 start=int(here[0]),
                 stop=int(here[-1]) + 1,
-                hidden=int((~batch.key_mask[0, here]).sum()),
+                hidden=int((~key_mask[here]).sum()),
                 bearing=int((loss[here] > 0).sum()),
             )
         )
@@ -139,7 +160,8 @@ def packed_row(path: Path, number: int, training: dict[str, Any], chat: ChatToke
             token=int(batch.tokens[0, t]),
             text=spelled(chat, int(batch.tokens[0, t])) if segments[t] else "",
             role=ROLES[roles[t]] if segments[t] else PADDING,
-            visible=bool(batch.key_mask[0, t]),
+            special=bool(segments[t]) and chat.is_special(int(batch.tokens[0, t])),
+            visible=bool(key_mask[t]),
             target=int(batch.targets[0, t]),
             target_text=spelled(chat, int(batch.targets[0, t])) if loss[t] else "",
             loss_weight=float(loss[t]),
@@ -150,6 +172,7 @@ def packed_row(path: Path, number: int, training: dict[str, Any], chat: ChatToke
     return Row(
         number=number,
         rows=len(rows),
+        epoch=epoch,
         row_tokens=row_tokens,
         normalize=training["normalize"],
         rule=training["rule"],

@@ -93,12 +93,9 @@ def count(path: Path, made_with: dict[str, Any], sample: int) -> Stats:
     roles = np.zeros((len(ROLES), 3), np.int64)
     sizes: list[np.ndarray] = []
     with track("inspect", total=len(wanted), unit="examples") as advance:
-        for first, rows, read in reading.groups(path):
-            here = wanted[(wanted >= first) & (wanted < first + rows)] - first
-            if not len(here):
-                continue
+        for _, here, read in reading.groups(path, wanted):
             table = read()
-            table = table if len(here) == rows else table.take(here)
+            table = table if len(here) == len(table) else table.take(here)
             _add(table.combine_chunks().to_batches(), made_with["scope"], sums, roles, sizes)
             advance(len(here))
     lengths = np.concatenate([np.zeros(0, np.int64), *sizes])
@@ -189,9 +186,9 @@ def sentences(stats: Stats) -> dict[str, str]:
             tokens, kept = sum(curve.tokens), sum(curve.visible)
             expected = np.average(curve.keep_prob, weights=curve.tokens)
             said[curve.name] = (
-                f"{kept / tokens:.1%} of the {tokens:,} tokens that may be hidden are visible; "
-                f"their mean keep_prob is {expected:.1%}. A calibrated mask has dots on the line: "
-                "as many are drawn as the probability says."
+                f"{100 * kept / tokens:.1f} % of the {tokens:,} tokens that may be hidden are "
+                f"visible; their mean keep_prob is {100 * expected:.1f} %. Dots on the line: as "
+                "many are drawn as the probability says."
             )
         else:
             said[curve.name] = _rises(curve)
@@ -214,5 +211,6 @@ def _rises(curve: Curve) -> str:
     change = "more often than" if last > first else "less often than"
     return (
         f"{high[0].upper()}{high[1:]} (rightmost, {curve.tokens[-1]:,} tokens) are visible in "
-        f"{last:.1%}, {change} {low} (leftmost, {curve.tokens[0]:,} tokens) in {first:.1%}."
+        f"{100 * last:.1f} %, {change} {low} (leftmost, {curve.tokens[0]:,} tokens) in "
+        f"{100 * first:.1f} %."
     )

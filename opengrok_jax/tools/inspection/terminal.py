@@ -1,6 +1,7 @@
 """The views as text: coloured on a terminal, plain in a pipe, harmless in both.
 
-Hidden tokens are struck through on a terminal; in plain text they stand in `[-brackets-]`.
+Hidden tokens are struck through on a terminal; in plain text they stand in `[-brackets-]`, and
+characters of which only some bytes are hidden in `[~brackets~]`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from opengrok_jax.tools.inspection.tokens import FACTORS, Explained, inert, piec
 
 # Even steps of one hue, from what is likely to go to what is likely to stay.
 SHADES = ("grey42", "steel_blue", "deep_sky_blue3", "deep_sky_blue1", "bright_cyan")
+WIDE = 150  # columns that the terms of the formula need beside the factors
 ROLE_STYLE = {"template": "dim", "prompt": "", "response": "underline", "padding": "dim"}
 
 
@@ -36,7 +38,11 @@ def shade(keep_prob: float) -> str:
 def show_tokens(out: Console, shown: Explained, chat: ChatTokenizer) -> None:
     """An example."""
     set_ = shown.settings
-    share = "" if shown.visible_share is None else f", {shown.visible_share:.1%} of those visible"
+    share = (
+        ""
+        if shown.visible_share is None
+        else f", {100 * shown.visible_share:.1f} % of those visible"
+    )
     free = sum(token.free for token in shown.tokens)
     out.print(Text(f"example {shown.number}: {inert(shown.id)} ({shown.split})", "bold"))
     out.print(f"{len(shown.tokens)} tokens, {free} may be hidden{share}; scope {set_['scope']}")
@@ -49,23 +55,28 @@ def show_tokens(out: Console, shown: Explained, chat: ChatTokenizer) -> None:
             out,
             chat,
             [token.id for token in shown.tokens],
-            lambda n: (shown.tokens[n].visible, shown.tokens[n].role, shown.tokens[n].keep_prob),
+            [token.visible for token in shown.tokens],
+            lambda n: (shown.tokens[n].role, shown.tokens[n].keep_prob),
         ),
         soft_wrap=not out.is_terminal,
     )
     out.print()
-    head = f"{'#':>4} {'token':<16} {'role':<8}"
-    head += "".join(f" {name:>12}" for name in FACTORS.values())
-    out.print(Text(f"{head} {'bias':>7} {'sum':>7} {'keep_prob':>9} {'u':>6}  why", "dim"))
+    wide = not out.is_terminal or out.width >= WIDE
+    names = "".join(f" {name:>{12 if wide else 6}}" for name in FACTORS.values())
+    head = f"{'#':>4} {'token':<16} {'role':<8}{names}"
+    head += f"{'bias':>8}{'sum':>8}" if wide else f"{'sum':>8}"
+    out.print(Text(f"{head} {'keep':>5} {'u':>5} {'why' if wide else ''}", "dim"), soft_wrap=True)
     for token in shown.tokens:
         line = Text(f"{token.place:>4} ")
         line.append(_cell(token.text, 16), shade(token.keep_prob) if token.free else "dim")
         line.append(f" {token.role:<8}")
         for name, value in token.terms.items():
-            line.append(f" {token.factors[name]:>5.2f} {value:>+6.2f}")
-        line.append(f" {set_['bias']:>+7.2f} {token.total:>+7.2f} {token.keep_prob:>9.3f}")
-        line.append(f" {token.u:>6.3f}  ")
-        line.append(token.why, "" if token.visible else "red")
+            line.append(f" {token.factors[name]:>5.2f}{f' {value:>+6.2f}' if wide else ' '}")
+        line.append(f" {set_['bias']:>+7.2f}" if wide else "")
+        line.append(f" {token.total:>+7.2f} {token.keep_prob:>5.3f}")
+        line.append(f" {token.u:>5.3f} ")
+        fate = "kept" if token.visible else "hidden"
+        line.append(token.why if wide else fate, "" if token.visible else "red")
         out.print(line, soft_wrap=True)
 
 
@@ -87,13 +98,17 @@ def show_row(out: Console, row: Row, chat: ChatTokenizer) -> None:
         f"{bearing} bear loss; normalize {row.normalize}, rule {row.rule}"
     )
     steps = ", ".join(map(str, row.steps)) or "none"
-    out.print(f"learnt in update {steps}; attention stays within a segment and looks back only")
+    epoch = f"; the mask of epoch {row.epoch}" if row.epoch else ""
+    out.print(
+        f"learnt in update {steps}{epoch}; attention stays within a segment and looks back only"
+    )
     for doc in row.documents:
         out.print()
         out.print(
             Text(
                 f"segment {doc.segment}: positions {doc.start} to {doc.stop - 1}, example "
-                f"{doc.number} ({inert(doc.id)}), {doc.hidden} hidden keys, {doc.bearing} bear loss",
+                f"{doc.number} ({inert(doc.id)}), {doc.hidden} keys hidden, "
+                f"{doc.bearing} bear loss",
                 "bold",
             )
         )
@@ -103,7 +118,8 @@ def show_row(out: Console, row: Row, chat: ChatTokenizer) -> None:
                 out,
                 chat,
                 [position.token for position in mine],
-                lambda n, mine=mine: (mine[n].visible, mine[n].role, 1.0),
+                [position.visible for position in mine],
+                lambda n, mine=mine: (mine[n].role, 1.0),
             ),
             soft_wrap=not out.is_terminal,
         )
@@ -129,7 +145,7 @@ def show_stats(out: Console, stats: Stats) -> None:
     out.print(Text(f"{read} {stats.of:,} examples", "bold"))
     said = sentences(stats)
     for role in stats.roles:
-        rate = f"{role.visible / role.tokens:.1%} visible" if role.tokens else ""
+        rate = f"{100 * role.visible / role.tokens:.1f} % visible" if role.tokens else ""
         out.print(
             f"{role.name:<9} {role.tokens:>12,} tokens, {role.free:>12,} may be hidden  {rate}"
         )
@@ -140,7 +156,7 @@ def show_stats(out: Console, stats: Stats) -> None:
         for n, tokens in enumerate(curve.tokens):
             low, high, rate = curve.low[n], curve.high[n], curve.rate(n)
             name = f"{low:.1f}" if low == high else f"{low:.1f}-{high:.1f}"
-            line = Text(f"{name:>9} {tokens:>12,} tokens {rate:>7.1%} ")
+            line = Text(f"{name:>9} {tokens:>12,} tokens {100 * rate:>7.1f} % ")
             line.append("█" * round(40 * rate), "deep_sky_blue3")
             out.print(line)
     out.print()
@@ -159,29 +175,30 @@ def flowing(
     out: Console,
     chat: ChatTokenizer,
     ids: Sequence[int],
-    of: Callable[[int], tuple[bool, str, float]],
+    visible: Sequence[bool],
+    of: Callable[[int], tuple[str, float]],
 ) -> Text:
     """Some tokens as running text.
 
     Args:
       out: where it will be printed; decides between colours and brackets.
       chat: of the tokens.
-      ids: the tokens.
-      of: visible, role and keep_prob of the n-th of them.
+      ids, visible: of the tokens.
+      of: role and keep_prob of the n-th of them.
     """
     text = Text()
     for piece in pieces(chat, list(ids)):
-        visible, role, keep_prob = of(piece.first)
+        role, keep_prob = of(piece.first)
+        shown = sum(visible[piece.first : piece.stop])
         said = inert(piece.text, lines=True)
-        if role == "template" and said.startswith("<|"):
-            said = f"{said} " if out.is_terminal else said
-        if visible or out.is_terminal:
-            style = ROLE_STYLE[role] if role != "prompt" else shade(keep_prob)
-            if role == "response":
-                style = f"{shade(keep_prob)} underline"
-            text.append(said, style if visible else "strike red")
+        if out.is_terminal:
+            style = ROLE_STYLE[role] if role == "template" else shade(keep_prob)
+            style += " underline" if role == "response" else ""
+            text.append(said, style if shown else "strike red")
+        elif shown == piece.stop - piece.first:
+            text.append(said)
         else:
-            text.append(f"[-{said}-]")
+            text.append(f"[~{said}~]" if shown else f"[-{said}-]")
     return text
 
 

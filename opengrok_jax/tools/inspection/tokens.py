@@ -29,6 +29,7 @@ class Token:
       place: its index in the example.
       id, text: of the vocabulary; `text` may hold anything that a post holds.
       role: "template", "prompt" or "response".
+      special: a control token.
       factors: by name, each in [0,1].
       terms: weight times factor, by the name of the factor.
       total: their sum and the bias.
@@ -41,6 +42,7 @@ class Token:
     id: int
     text: str
     role: str
+    special: bool
     factors: dict[str, float]
     terms: dict[str, float]
     total: float
@@ -111,6 +113,7 @@ def explain(
                 id=int(example.tokens[t]),
                 text=texts[t],
                 role=ROLES[example.roles[t]],
+                special=special,
                 factors={name: float(getattr(example, name)[t]) for name in FACTORS.values()},
                 terms={name: float(values[t]) for name, values in terms.items()},
                 total=float(total[t]),
@@ -120,8 +123,9 @@ def explain(
                 free=bool(free[t]),
                 why=_why(example, t, made_with["scope"], special, bool(free[t]), float(u[t]))
                 if agrees[t]
-                else f"stored keep_prob {example.keep_prob[t]:.3f} and mask do not follow from the "
-                f"stored factors, which give {expected[t]:.3f}",
+                else f"stored as keep_prob {example.keep_prob[t]:.3f} and "
+                f"{'visible' if example.key_mask[t] else 'hidden'}, which the formula and the draw "
+                f"do not give: {expected[t]:.3f}, u {u[t]:.3f}",
             )
         )
     return Explained(
