@@ -58,7 +58,7 @@ _OTHER_EMOJI = _words(
 )
 _INTERJECTIONS = _words(
     "lol lmao omg haha hahaha smh ugh wow yay aww yeah damn hey oh well yes no ok lmfao jk btw "
-    "tbh hmm woah yep yup nope nah bruh hello eh ah awh ayy ooh hehe heh amen congrats welp gosh"
+    "tbh hmm woah yep nope bruh hello"
 )
 _TAGS = _words(
     "win fail love truth tbt throwback news job jobs hiring nowplaying np ff giveaway blessed "
@@ -97,8 +97,6 @@ def _respell(tokens: list[Token], rng: Random) -> None:
             token.word = "#" + word
         elif careless and low in _SHORT and rng.random() < 0.35:
             token.word = rng.choice(_SHORT[low])
-        elif careless and token.upos == "INTJ" and word.isalpha() and rng.random() < 0.3:
-            token.word = _stretched(word, rng)
         elif careless and low.endswith("ing") and len(low) > 4 and rng.random() < 0.15:
             token.word = word[:-1]
         elif careless and word.isalpha() and len(word) > 3 and rng.random() < 0.02:
@@ -116,13 +114,6 @@ def _mistype(word: str, rng: Random) -> str:
         before + after[0] + at + after[1:],
     )
     return rng.choice(slips)
-
-
-def _stretched(word: str, rng: Random) -> str:
-    """A cry drawn out: `yes` to `yesss`, `haha` to `hahaha`."""
-    if len(word) > 3 and word[-2:] == word[-4:-2]:
-        return word + word[-2:] * rng.randint(1, 3)
-    return word + word[-1] * rng.randint(1, 4)
 
 
 def _recase(tokens: list[Token], rng: Random) -> None:
@@ -188,14 +179,16 @@ def _opener(root: Token, rng: Random) -> list[Token]:
         handles = rng.choices((1, 2, 3), (75, 15, 10))[0]
         added = [Token(_handle(rng), True, "PROPN", root, "vocative") for _ in range(handles)]
     if rng.random() < 0.12:
-        added.append(Token(_interjection(rng), True, "INTJ", root, "discourse"))
+        word = rng.choice(_INTERJECTIONS)
+        cased = rng.choice((word, word, word.upper(), word.capitalize()))
+        added.append(Token(cased, True, "INTJ", root, "discourse"))
     return added
 
 
 def _closer(root: Token, tokens: list[Token], rng: Random) -> list[Token]:
     added: list[Token] = []
     if rng.random() < 0.06:
-        added.append(Token(_interjection(rng), True, "INTJ", root, "discourse"))
+        added.append(Token(rng.choice(_INTERJECTIONS), True, "INTJ", root, "discourse"))
     if rng.random() < 0.25:
         added.append(_emoji(root, rng))
     tags = (
@@ -208,13 +201,6 @@ def _closer(root: Token, tokens: list[Token], rng: Random) -> list[Token]:
         handle = Token(_handle(rng), True, "PROPN", root, "nmod")
         added += [Token("via", True, "ADP", handle, "case"), handle]
     return added
-
-
-def _interjection(rng: Random) -> str:
-    word = rng.choice(_INTERJECTIONS)
-    if rng.random() < 0.3:
-        word = _stretched(word, rng)
-    return rng.choice((word, word, word, word.upper(), word.capitalize()))
 
 
 def _emoji(head: Token, rng: Random) -> Token:

@@ -29,6 +29,7 @@ from opengrok_jax.masking.syntax import (
     POS_TAGS,
     RELATIONS,
     load_pipeline,
+    part_of_speech,
     relation_name,
     relation_scores,
 )
@@ -180,7 +181,7 @@ def _from_doc(doc: spacy.tokens.Doc) -> Sentence:
     return Sentence(
         words=tuple(token.text for token in kept),
         spaces=tuple(bool(token.whitespace_) for token in kept),
-        upos=tuple(token.pos_ for token in kept),
+        upos=tuple(part_of_speech(t.pos_, t.tag_, t.dep_) for t in kept),
         heads=tuple(heads),
         deps=tuple("root" if heads[i] == i else dep for i, dep in enumerate(deps)),
     )
