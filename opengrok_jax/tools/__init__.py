@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from opengrok_jax.tools import convert, generate, inspect, plan, soft_targets
+from opengrok_jax.tools import convert, generate, inspect, plan, review, soft_targets
 
 _MODULES = {
     "inspect": inspect,
@@ -18,6 +18,7 @@ _MODULES = {
     "convert": convert,
     "soft-targets": soft_targets,
     "plan": plan,
+    "review": review,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     verb: module.run for verb, module in _MODULES.items()
