@@ -154,6 +154,9 @@ def test_out_and_in(run, tmp_path):
         decision("accept", "k8", "an earlier text"),
     )
     assert review.export(run=run, file=tmp_path / "a.csv") >= 36
+    assert review.export(run=run, file=tmp_path / "b.csv", draw={"audit": 0.5}) >= 126
+    with reviewing(run) as page:  # it remembers
+        assert page.ask("/state")["total"] > 126
     other = write_run(tmp_path / "other", review.verdicts(run))
     taken = review.import_(run=other, file=tmp_path / "a.csv")
     assert (taken.taken, taken.known) == (2, 0)
