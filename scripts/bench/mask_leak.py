@@ -21,7 +21,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,15 +41,16 @@ def main() -> None:
 
 
 def texts_of(path: Path, field: str, limit: int) -> list[str]:
-    """The distinct, non-empty texts of a file, in order."""
+    """The distinct texts of a file in order, but for empty and very long ones."""
     from opengrok_jax import storage
     from opengrok_jax.masking import syntax
 
     found: dict[str, None] = {}
     for row in storage.read_jsonl(path):
         value = row[field][0] if isinstance(row[field], list) else row[field]
-        if value.strip():
-            found[syntax.well_formed(value)] = None
+        text = syntax.well_formed(value)
+        if text.strip() and len(syntax.pieces(text)) == 1:
+            found[text] = None
         if len(found) == limit:
             break
     return list(found)
@@ -60,9 +61,9 @@ def measure(texts: list[str], flags: argparse.Namespace) -> dict[str, Any]:
     from opengrok_jax.masking import keep, syntax
 
     nlp = syntax.load_pipeline()
-    whole = syntax.annotate(nlp, texts)
+    whole = annotated(nlp, texts)
     cut = {(n, w): text[:end] for n, text in enumerate(texts) for w, end in ends(whole[text])}
-    parts = syntax.annotate(nlp, cut.values())
+    parts = annotated(nlp, list(dict.fromkeys(cut.values())))
     spread = frequencies([whole[text].lower for text in texts])
     rows: dict[str, list[np.ndarray]] = {"full": [], "causal": []}
     for n, text in enumerate(texts):
@@ -83,7 +84,7 @@ def measure(texts: list[str], flags: argparse.Namespace) -> dict[str, Any]:
     sums = full @ scale + weights.delta * chance
     bias = weights.bias
     if weights.target_keep_rate is not None:
-        bias = keep.calibrate(sums, weights.target_keep_rate)
+        bias = keep.calibrate(keep.sums_of(sums, weights), weights.target_keep_rate)
     p_full = keep.sigmoid(sums + bias)
     p_causal = keep.sigmoid(causal @ scale + weights.delta * chance + bias)
     kept = (u < p_full), (u < p_causal)
@@ -113,6 +114,36 @@ def measure(texts: list[str], flags: argparse.Namespace) -> dict[str, Any]:
         },
         "foretold": foretold(full, causal, kept, lengths, flags.seed),
     }
+
+
+class Words(NamedTuple):
+    """The words of one text: where they are, their scores, themselves in lower case."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+    pos: np.ndarray
+    dep: np.ndarray
+    lower: tuple[str, ...]
+
+
+def annotated(nlp: Any, texts: list[str]) -> dict[str, Words]:
+    """The words of each text, by the package's own annotation; texts are not cut into pieces."""
+    from opengrok_jax.masking import factors, syntax, words
+
+    result: dict[str, Words] = {}
+    for first in range(0, len(texts), words.CHUNK):
+        some = texts[first : first + words.CHUNK]
+        table = words.annotate(nlp, some)
+        pos, dep = factors.syntax_scores(table, syntax.POS_TAGS, syntax.RELATIONS)
+        ends = np.cumsum(table.counts)
+        for text, low, high in zip(
+            some, (ends - table.counts).tolist(), ends.tolist(), strict=True
+        ):
+            here = slice(low, high)
+            starts, stops = table.starts[here].astype(int), table.ends[here].astype(int)
+            lower = tuple(text[a:b].lower() for a, b in zip(starts, stops, strict=True))
+            result[text] = Words(starts, stops, pos[here], dep[here], lower)
+    return result
 
 
 def ends(words: Any) -> list[tuple[int, int]]:

@@ -57,7 +57,7 @@ def test_tfidf_is_that_of_the_package(leak):
 
     texts = ["a b b .", "a c .", "d d d a"]
     nlp = syntax.load_pipeline()
-    whole = syntax.annotate(nlp, texts)
+    whole = leak.annotated(nlp, texts)
     spread = leak.frequencies([whole[text].lower for text in texts])
     got = leak.factors(whole[texts[0]], spread)
     idf = {w: 1 + math.log(4 / (1 + d)) for w, d in {"a": 3, "b": 1, ".": 2}.items()}
