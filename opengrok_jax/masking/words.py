@@ -165,10 +165,10 @@ class _Reader:
         relation = np.array([self._relation(label) for label in table[:, 3].tolist()], np.uint8)
         ends = (table[:, 0] + table[:, 1]).astype(np.uint16)
         upos = self._upos[table[:, 2]]
-        for at in np.flatnonzero(table[:, 2] == 0):  # a pipeline that gives Penn tags alone
-            name = self.names[relation[at]]
-            said = syntax.part_of_speech("", self._strings[int(table[at, 6])], name)
-            upos[at] = syntax.UPOS.index(said or "X")
+        for at in np.flatnonzero(table[:, 2] == 0).tolist():  # a pipeline of Penn tags alone
+            tag, name = self._strings[int(table[at, 6])], self.names[relation[at]]
+            found = syntax.part_of_speech("", tag, name)
+            upos[at] = syntax.UPOS.index(found) if found else syntax.UPOS.index("X")
         return starts, ends, upos, relation, heads.astype(np.uint16)
 
     def _relation(self, label: int) -> int:
