@@ -102,8 +102,8 @@ def _review(run_dir: Path) -> list[str]:
     said = Counter(d.decision for key, d in settled.items() if key in there)
     people = len({decision.reviewer for decision in decisions})
     lines = [
-        f"{said['accept']} answers accepted, {said['edit']} edited and {said['reject']} rejected by "
-        f"{people} {'person' if people == 1 else 'people'}."
+        f"{said['accept']} answers accepted, {said['edit']} edited and {said['reject']} rejected "
+        f"by {people} {'person' if people == 1 else 'people'}."
     ]
     for found in review_agreement.agreements(decisions):
         who = "One person's two looks" if found.first == found.second else "Two people"
@@ -158,8 +158,8 @@ def _summary(facts: Facts, licence: str) -> str:
     return (
         f"Questions about social-media posts, and answers to them, for fine-tuning. {wrote}\n\n"
         f"- Rows: {sum(facts.sources.values())}\n"
-        f"- Licence: {_plain(licence) or 'none is stated; without one nobody else may use it'}\n"
-        "- Language: as asked for; the lists behind the checks are English" + when
+        f"- Licence: {_plain(licence) or 'none is stated; without one nobody else may use it'}"
+        f"{when}"
     )
 
 
@@ -199,7 +199,8 @@ def _made(facts: Facts) -> str:
     lines = [f"- Requests: {asked or 'not told'}"]
     got = facts.curation
     total = got.get("kept", 0) + got.get("rejected", 0)
-    lines.append(f"- Curation kept {got.get('kept', 0)} of {total} answers, by rules `{got.get('rules', '')}`")  # fmt: skip  # noqa: E501
+    by = f", by rules `{got['rules']}`" if "rules" in got else ""
+    lines.append(f"- Curation kept {got.get('kept', 0)} of {total} answers{by}")
     if reasons := got.get("reasons"):
         lines.append("- Rejected: " + ", ".join(f"{n} {r}" for r, n in reasons.items()))
     costs = [c for c in facts.cost.values() if c is not None]
@@ -272,8 +273,8 @@ def _personal(facts: Facts) -> str:
 
 def _bars(facts: Facts) -> str:
     lines = [
-        "Training on it beyond what the rights above allow. They differ by source.",
-        "Passing the answers off as written by people, or the posts' invented events as news.",
+        "Training beyond what the rights above allow, source by source.",
+        "Passing the answers off as written by people.",
         "Measuring public opinion: who is heard in it was planned, not sampled.",
         "Deciding about single people.",
         "Evaluating a model that was trained on it.",

@@ -6,8 +6,8 @@
                                             manifest.json                 sizes and hashes, last
 
 A row has the chat with its answer in `messages`, and beside it all that is known of its making:
-source, endpoint, models asked and served, parameters, cost, time, rights, `synthetic`. The same run
-exports the same bytes. Reviewers' names are not exported.
+source, endpoint, models asked and served, parameters, cost, time, rights, `synthetic`. What was not
+told is null. The same run exports the same bytes. Reviewers' names are not exported.
 """
 
 from __future__ import annotations
@@ -134,9 +134,12 @@ def row(example: Example) -> dict[str, Any]:
         "model_served": example.model_served,
         "fingerprint": made.fingerprint,
         "rights": example.rights,
-        "temperature": made.temperature,
-        **{name: getattr(made, name) for name in NUMBERS},
-        "received_at": when if made.received_at else "",
+        "temperature": made.temperature if made.temperature >= 0 else None,
+        "max_tokens": made.max_tokens or None,
+        "cost_ticks": made.cost_ticks if made.cost_ticks >= 0 else None,
+        "prompt_tokens": made.prompt_tokens or None,
+        "completion_tokens": made.completion_tokens or None,
+        "received_at": when if made.received_at else None,
         **{n: getattr(made, n) for n in ("request_key", "template", "rules", "decided_by")},
         "original": made.original,
     }

@@ -76,7 +76,7 @@ def objection(source: Source) -> str:
         )
     if source.xai and not _AGREEMENT.fullmatch(source.rights.strip()):
         return (
-            f"the answers of {who} come under {TERMS}: if you have one, collect with teacher.rights="
-            f"'agreement: NAME OF THE AGREEMENT'; declared is {source.rights!r}"
+            f"the answers of {who} come under xAI's terms. {TERMS}: if you have one, collect with "
+            f"teacher.rights='agreement: NAME OF IT'; declared is {source.rights!r}"
         )
     return ""
