@@ -10,13 +10,15 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from opengrok_jax.tools import convert, export, generate, plan, soft_targets
+from opengrok_jax.tools import convert, export, generate, inspect, plan, review, soft_targets
 
 _MODULES = {
+    "inspect": inspect,
     "generate": generate,
     "convert": convert,
     "soft-targets": soft_targets,
     "plan": plan,
+    "review": review,
     "export": export,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
