@@ -10,7 +10,16 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from opengrok_jax.tools import convert, generate, inspect, mask_prompts, plan, review, soft_targets
+from opengrok_jax.tools import (
+    convert,
+    export,
+    generate,
+    inspect,
+    mask_prompts,
+    plan,
+    review,
+    soft_targets,
+)
 
 _MODULES = {
     "inspect": inspect,
@@ -20,6 +29,7 @@ _MODULES = {
     "mask-prompts": mask_prompts,
     "plan": plan,
     "review": review,
+    "export": export,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     verb: module.run for verb, module in _MODULES.items()
