@@ -13,7 +13,7 @@ scale     whole builds of growing corpora: seconds, posts a second, and the peak
 rebuild   seconds of a build after alpha changed, the factors being there.
 
 Posts are TweetEval's (--data FOLDER, by default ../shared/data), beyond their number recombined
-from halves of two; every tenth repeats an earlier one, as in a crawl by keywords. Answers are short.
+from halves of two; every tenth repeats an earlier one, as in a crawl by keywords.
 """
 
 from __future__ import annotations
