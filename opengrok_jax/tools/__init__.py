@@ -10,13 +10,14 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from opengrok_jax.tools import convert, generate, plan, soft_targets
+from opengrok_jax.tools import convert, generate, plan, simulate_teacher, soft_targets
 
 _MODULES = {
     "generate": generate,
     "convert": convert,
     "soft-targets": soft_targets,
     "plan": plan,
+    "simulate-teacher": simulate_teacher,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     verb: module.run for verb, module in _MODULES.items()
