@@ -3,7 +3,8 @@
     Prompt          prompts/  -> teacher/      what is asked, and from which cell of the axes
     Response        teacher/  -> curation/     what came back, verbatim
     Logprobs        teacher/  -> masking/      how likely each of its tokens was, where it told
-    Verdict         curation/                  keep, or the reason why not
+    Verdict         curation/                  keep, or the reason why not; scores and findings
+    Decision        curation/                  what a person said of it
     Example         curation/ -> masking/      a prompt with an answer worth learning
     MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
     Score           evaluation/ -> report      one number with its interval
@@ -15,6 +16,7 @@ On disk each is one JSON object a line (`MaskedExample`: one Arrow row), fields 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -28,6 +30,7 @@ from opengrok_jax.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "valid"]
+Choice = Literal["accept", "reject", "edit", "skip", "undo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ class Response:
       endpoint: base address of the endpoint, without credentials.
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
-      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither the endpoint nor a price told.
+      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither endpoint nor price told.
       received_at: when the reply was there, in Unix seconds (0.0: not noted).
       temperature, max_tokens: as asked for (-1.0 and 0: not noted).
       fingerprint: the endpoint's own name for the system that served ("": not told).
@@ -139,18 +142,127 @@ class Logprobs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a check says of one answer.
+class Finding:
+    """A fault, or the doubt of one, that a check found in an answer.
 
     Attributes:
-      keep: False rejects the answer.
-      reason: "" when kept, else the fault found, as a slug ("too_short").
-      detail: the evidence, for the reader of the rejected rows.
+      check: name of the check.
+      reason: the fault, as a slug ("too_short").
+      score: in the check's own unit, see its docstring; larger is worse.
+      certain: True rejects the answer; False only asks a person to look at it.
+      detail: the evidence, for the reader.
     """
 
+    check: str
+    reason: str
+    score: float
+    certain: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What curation says of one answer: a row of verdicts.jsonl, one for every answer, in order.
+
+    Attributes:
+      prompt_id: as in `Response`.
+      body_sha: `body_sha(response)`; a decision on another text is stale.
+      keep: whether the answer is among the kept ones, people's decisions applied.
+      reason, check, detail: of the first certain finding; "" where it is kept. A person's
+        rejection has the reason "human".
+      decided_by: "human" where a person's decision was applied.
+      flagged: rules reject it (a finding is certain) for faults that a person may overrule.
+      uncertain: no rule rejects it, yet there is a finding.
+      findings: all of them, in the order of the checks.
+      scores: check -> score, for every check that looked at the answer.
+      masked: kind -> number of personal data replaced in messages and response.
+      rules: hash of the rules that judged; another one after any change of them.
+      messages, posts, label, response: as the student would see them, personal data replaced, and
+        before any edit.
+      cell: as in `Prompt`.
+    """
+
+    prompt_id: str
+    body_sha: str
     keep: bool
     reason: str = ""
+    check: str = ""
     detail: str = ""
+    decided_by: Literal["rules", "human"] = "rules"
+    flagged: bool = False
+    uncertain: bool = False
+    findings: tuple[Finding, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    masked: dict[str, int] = field(default_factory=dict)
+    rules: str
+    messages: tuple[Message, ...]
+    posts: tuple[str, ...] = ()
+    label: str = ""
+    response: str
+    cell: Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a reviewer said of one answer; a line of review/decisions.jsonl, which only grows.
+
+    Attributes:
+      prompt_id: as in `Response`.
+      body_sha: `body_sha` of the answer as it was shown; a decision on another text is stale.
+      reviewer: the name the reviewer gave.
+      decision: "edit" accepts the answer as `edited`; "skip" leaves it open; "undo" takes back
+        this reviewer's decision on the same look.
+      reason: why it was rejected, as a slug ("harmful"); "" elsewhere.
+      note: the reviewer's own words on it.
+      edited: the answer as it should be; "" unless edited.
+      at: when, ISO 8601 in UTC.
+      seconds: how long it was looked at.
+      look: 2 where the same answer was shown again, to see whether the reviewer agrees.
+    """
+
+    prompt_id: str
+    body_sha: str
+    reviewer: str
+    decision: Choice
+    reason: str = ""
+    note: str = ""
+    edited: str = ""
+    at: str
+    seconds: float = 0.0
+    look: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where an example comes from: with it every row can be traced and its rights shown.
+
+    Attributes:
+      request_key, endpoint, model_asked, fingerprint, temperature, max_tokens, cost_ticks,
+        received_at, prompt_tokens, completion_tokens: as in `Response`.
+      template: as in `Prompt`.
+      rules: hash of the curation's rules.
+      decided_by: "human" where a person accepted or edited it.
+      reviewer: that person; "" elsewhere.
+      original: the teacher's answer, personal data replaced, where a person edited it, else "".
+      synthetic: whether a machine wrote the answer.
+    """
+
+    request_key: str = ""
+    endpoint: str = ""
+    model_asked: str = ""
+    fingerprint: str = ""
+    temperature: float = -1.0
+    max_tokens: int = 0
+    cost_ticks: int = -1
+    received_at: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    template: str = ""
+    rules: str = ""
+    decided_by: Literal["rules", "human"] = "rules"
+    reviewer: str = ""
+    original: str = ""
+    synthetic: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +276,7 @@ class Example:
       split: "valid" examples steer early stopping and are never trained on.
       posts, label, cell: as in `Prompt`.
       source, model_served, rights: as in `Response`.
+      provenance: the rest of what is known of its making.
     """
 
     id: str
@@ -176,6 +289,7 @@ class Example:
     source: str
     model_served: str
     rights: str
+    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +350,11 @@ def prompt_id(messages: tuple[Message, ...]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
+def body_sha(text: str) -> str:
+    """SHA-256 of an answer's text, in hex; a lone surrogate counts as its three bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 R = TypeVar("R")
 
 
@@ -252,20 +371,26 @@ def from_json(kind: type[R], row: dict[str, Any]) -> R:
     """
     if not isinstance(row, dict):
         raise DataError(f"a {kind.__name__} must be a JSON object, got {type(row).__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    hints, fields, needed = _shape(kind)
     if unknown := sorted(set(row) - set(fields)):
         raise DataError(
             f"a {kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}"
         )
-    needed = [
-        n
-        for n, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
     if missing := [n for n in needed if n not in row]:
         raise DataError(f"a {kind.__name__} lacks {', '.join(missing)}")
     return kind(**{n: _value(hints[n], v, f"{kind.__name__}.{n}") for n, v in row.items()})
+
+
+@functools.cache
+def _shape(kind: type) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """Types of a record's fields, their names, and which of them have no default."""
+    fields = dataclasses.fields(typing.cast(Any, kind))
+    needed = tuple(
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    return typing.get_type_hints(kind), tuple(f.name for f in fields), needed
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -276,6 +401,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise DataError(f"{where} must be a list, got {value!r}")
         return tuple(_value(args[0], v, where) for v in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise DataError(f"{where} must be an object, got {value!r}")
+        return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is Literal:
         if value not in args:
             raise DataError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")

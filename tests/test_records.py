@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import (
     Cell,
+    Decision,
     Example,
     Message,
     Prompt,
     Response,
+    body_sha,
     canonical_json,
     from_json,
     prompt_id,
@@ -87,3 +89,15 @@ def test_a_wrong_split_is_named():
     )
     with pytest.raises(DataError, match="one of train, valid, got 'test'"):
         from_json(Example, row | {"split": "test"})
+
+
+def test_the_hash_of_a_body_takes_any_text():
+    assert body_sha("é") == hashlib.sha256(b"\xc3\xa9").hexdigest()
+    assert body_sha("\ud800") == hashlib.sha256(b"\xed\xa0\x80").hexdigest()
+
+
+def test_a_decision_of_another_kind_is_named():
+    row = {"prompt_id": "1", "body_sha": "0", "reviewer": "a", "at": "2026-11-25T12:00:00Z"}
+    assert from_json(Decision, row | {"decision": "skip"}).look == 1
+    with pytest.raises(DataError, match="one of accept, reject, edit, skip, undo, got 'maybe'"):
+        from_json(Decision, row | {"decision": "maybe"})

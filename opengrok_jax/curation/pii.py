@@ -47,8 +47,8 @@ def mask(text: str, handles: bool = True) -> tuple[str, Counter[str]]:
     found: Counter[str] = Counter()
     while True:
         before = text
-        for kind, spans in _FINDERS:
-            if kind is Kind.HANDLE and not handles:
+        for kind, signs, spans in _FINDERS:
+            if (kind is Kind.HANDLE and not handles) or not signs(text):
                 continue
             pieces, end = [], 0
             for start, stop in spans(text):
@@ -251,14 +251,28 @@ def _is_phone(number: str, cued: bool) -> bool:
     return bool(_NORTH_AMERICAN.fullmatch(number)) or (cued and 7 <= count <= 13)
 
 
-# In this order: what is more specific first.
-_FINDERS: tuple[tuple[Kind, Callable[[str], Iterator[Span]]], ...] = (
-    (Kind.SECRET, _all(_URL_USER, _QUERY_SECRET, _QUERY_TOKEN)),
-    (Kind.HANDLE, _all(_FEDIVERSE)),
-    (Kind.EMAIL, _all(_EMAIL)),
-    (Kind.IBAN, _ibans),
-    (Kind.CARD, _cards),
-    (Kind.IP, _addresses),
-    (Kind.PHONE, _phones),
-    (Kind.HANDLE, _all(_HANDLE)),
+# ---- in which order ---------------------------------------------------------------------------
+
+_DIGIT = re.compile(r"\d")
+
+
+def _holds(*signs: str) -> Callable[[str], bool]:
+    """Whether one of the signs without which there is nothing to find is there."""
+    return lambda text: any(sign in text for sign in signs)
+
+
+def _digits(least: int) -> Callable[[str], bool]:
+    return lambda text: len(_DIGIT.findall(text)) >= least
+
+
+# What is more specific first. The middle column is quick and spares most texts the third.
+_FINDERS: tuple[tuple[Kind, Callable[[str], bool], Callable[[str], Iterator[Span]]], ...] = (
+    (Kind.SECRET, _holds("=", "://"), _all(_URL_USER, _QUERY_SECRET, _QUERY_TOKEN)),
+    (Kind.HANDLE, _holds("@"), _all(_FEDIVERSE)),
+    (Kind.EMAIL, _holds("@"), _all(_EMAIL)),
+    (Kind.IBAN, _digits(2), _ibans),
+    (Kind.CARD, _digits(13), _cards),
+    (Kind.IP, _digits(1), _addresses),
+    (Kind.PHONE, _digits(7), _phones),
+    (Kind.HANDLE, _holds("@"), _all(_HANDLE)),
 )

@@ -25,6 +25,7 @@ from opengrok_jax.model.sharding import constrain
 from opengrok_jax.training import divergences
 from opengrok_jax.training.batches import Batch
 from opengrok_jax.training.losses import CHUNK, cross_entropy, weighted_sum
+from opengrok_jax.training.redraw import visible
 
 Loss = Literal["hard", "topk", "forward_kl", "reverse_kl", "jensen_shannon"]
 FULL = ("forward_kl", "reverse_kl", "jensen_shannon")  # they compare all V logits
@@ -149,7 +150,8 @@ def summed_loss(
       capacity, groups: C and G of `losses.weighted_sum`.
       teacher: there if the objective needs it; gets no gradient.
     """
-    hidden = model.hidden(batch.tokens, batch.segment_ids, batch.positions, batch.key_mask, rule)
+    key_mask = visible(batch.key_mask, batch.positions, batch.redraw)
+    hidden = model.hidden(batch.tokens, batch.segment_ids, batch.positions, key_mask, rule)
     terms: dict[str, jax.Array] = {"hidden": hidden, "targets": batch.targets}
     if objective.needs_soft_targets:
         assert batch.soft is not None

@@ -16,7 +16,7 @@ from jax.sharding import AbstractMesh
 
 from opengrok_jax import hub
 from opengrok_jax.errors import ConfigError, MissingExtra
-from opengrok_jax.masked_file import read_masked
+from opengrok_jax.masked_file import manifest
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config, published
 from opengrok_jax.model.phi3 import Phi3
@@ -239,7 +239,7 @@ def _config(given: Mapping[str, Any], model: str, masked_file: Path | None) -> P
         return config
     vocab = given["model"].get("vocab_size") or 0
     if masked_file:
-        vocab = settings.tokenizer_vocab(read_masked(masked_file)[1], masked_file)
+        vocab = settings.tokenizer_vocab(manifest(masked_file)["provenance"], masked_file)
     if given["init"] == settings.SCRATCH and not vocab:
         raise ConfigError(
             "the size of the vocabulary comes from the data, which is not there yet: run "

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float32, Int32
 
 from opengrok_jax import hub, soft_file, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
-from opengrok_jax.masked_file import read_masked
+from opengrok_jax.masked_file import digest, read_masked
 from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import make_mesh
@@ -63,13 +63,13 @@ def run(
       StorageError: the disk refused.
     """
     out, masked_file = Path(out), Path(masked_file)
-    examples, provenance = read_masked(masked_file)
+    examples, provenance = read_masked(masked_file, [])
     if not examples:
         raise DataError(f"{masked_file} holds no example")
     longest = max(len(example.tokens) for example in examples)
     row_tokens = row_tokens or longest
     identity = {
-        "masked_file": storage.file_sha256(masked_file),
+        "masked_file": digest(masked_file),
         "teacher": str(teacher),
         "k": k,
         "row_tokens": row_tokens,

@@ -127,11 +127,8 @@ def test_nothing_is_shown_to_the_user():
 @pytest.mark.libtpu
 @needs_libtpu
 def test_two_layers_of_phi_3_mini():
-    """In a minute of one core."""
     config = Phi3Config(num_hidden_layers=2)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     found = plan_compile.compile_apart(request(config, row_tokens=512, capacity=512))
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 60
     layer = 3072 * (3 * 3072 + 3072 + 3 * 8192)
     count = 2 * (layer + 2 * 3072) + 2 * 32064 * 3072 + 3072
     memory = found["memory"]
