@@ -8,7 +8,7 @@ import ssl
 import time
 import urllib.request
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import SplitResult, urlsplit
 
 from opengrok_jax.errors import ConfigError
@@ -21,6 +21,7 @@ CONNECT_SEC = 30.0
 KEPT_HEADERS = ("retry-after", "x-request-id", "date")
 
 
+@runtime_checkable
 class Exchange(Protocol):
     """Whoever answers a body with a reply; a `Client`, or answers without a network."""
 

@@ -198,7 +198,7 @@ def _closed(
             explain.stopped(
                 stop,
                 counts=counts,
-                plan=plan,
+                failures=plan.failures(),
                 teacher=teacher,
                 budget=budget,
                 hint=preflight.models_hint(teacher.asking, found),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from opengrok_jax.teacher import money
 from opengrok_jax.teacher.budget import Budget
-from opengrok_jax.teacher.journal_plan import Counts, Plan
+from opengrok_jax.teacher.journal_plan import Counts
 from opengrok_jax.teacher.outcome import Kind
 from opengrok_jax.teacher.rules import Cause, Stop
 from opengrok_jax.teacher.settings import Teacher
@@ -16,7 +17,7 @@ def stopped(
     stop: Stop | None,
     *,
     counts: Counts,
-    plan: Plan,
+    failures: Iterable[tuple[str, str, str]],
     teacher: Teacher,
     budget: Budget,
     hint: str,
@@ -25,12 +26,13 @@ def stopped(
     """The message; `stop` None is a run that asked all and did not get all.
 
     Args:
+      failures: as `Plan.failures` tells them.
       hint: what the preflight has to say on the model.
       where: the journal's path.
     """
     kept = f"All {counts.ok} answers so far are kept in {where}; the same command asks for the rest"
     if stop is None:
-        return f"{_failed(counts, plan)}. {kept} again"
+        return f"{_failed(counts, failures)}. {kept} again"
     if stop.cause is Cause.CAP:
         return f"{_cap(stop.detail, counts, budget)}. {kept}"
     if stop.cause is Cause.INTERRUPTED:
@@ -76,10 +78,10 @@ def _refused(kind: Kind, detail: str, teacher: Teacher, hint: str) -> str:
     return f"check {key}, teacher.base_url, teacher.model ({model}) and what it was asked with"
 
 
-def _failed(counts: Counts, plan: Plan) -> str:
+def _failed(counts: Counts, failures: Iterable[tuple[str, str, str]]) -> str:
     reasons: Counter[str] = Counter()
     firsts: dict[str, tuple[str, str]] = {}
-    for prompt_id, reason, detail in plan.failures():
+    for prompt_id, reason, detail in failures:
         reasons[reason] += 1
         firsts.setdefault(reason, (prompt_id, detail))
     reason, times = reasons.most_common(1)[0]

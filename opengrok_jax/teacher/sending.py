@@ -136,7 +136,8 @@ class Sending:
             return job, None
         if self._again and self._again[0][0] <= now:
             return heapq.heappop(self._again)[2], None
-        if not self._exhausted:
+        # Who waits to be asked again keeps a place, or a dead endpoint would be sent everything.
+        if not self._exhausted and self._in_flight + len(self._again) < int(self._pace.limit):
             todo = next(self._todo, None)
             if todo is not None:
                 turns = todo.body.count(b'"role"')

@@ -109,7 +109,7 @@ def teacher(
     asking = Asking(
         api=api,
         model=model,
-        temperature=temperature,
+        temperature=float(temperature),
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
     )
@@ -126,7 +126,7 @@ def teacher(
     )
 
 
-def in_range(name: str, value: float, least: float, most: float) -> None:
+def in_range(name: str, value: int | float, least: int | float, most: int | float) -> None:
     """Holds a number against its range.
 
     Raises:

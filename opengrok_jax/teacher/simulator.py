@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -39,6 +41,7 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._open_ones.add(transport)
+        self._teacher.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open_ones.discard(self._transport)
@@ -84,6 +87,9 @@ class _Connection(asyncio.Protocol):
         if self._transport.is_closing() or act.silent:
             return
         if act.reset:
+            # Without lingering, closing is a reset (RST) and not an end (FIN).
+            held = self._transport.get_extra_info("socket")
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
         elif act.raw is not None:
             self._transport.write(act.raw)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opengrok_jax.teacher import simulator_wire
+from opengrok_jax.teacher import plain, simulator_wire
 from opengrok_jax.teacher.money import Prices
 from opengrok_jax.teacher.simulator_acts import ACTS, Act, Context, checked, rule_for
 from opengrok_jax.teacher.simulator_ledger import Bucket, Ledger
@@ -65,6 +65,7 @@ class Teacher:
         self.settings, self.script = settings, script
         self.ledger = Ledger()
         self.base_url = ""
+        self.connections = 0  # made to it so far
         self._plan = checked(settings.plan)
         self._numbers = 0
         self._requests = Bucket(settings.requests_per_minute)
@@ -91,20 +92,19 @@ class Teacher:
         attempt = self.ledger.arrived(key)
         self._numbers += 1
         name, act = "malformed_400", _refused(400, "the body is not a question", "bad_request")
-        try:
-            question = Question(
-                key=key,
-                number=self._numbers,
-                attempt=attempt,
-                api=api,
-                body=json.loads(raw),
-                headers=headers,
-            )
-        except (ValueError, RecursionError):
-            question = None
-        if question is not None and isinstance(question.body, dict):
+        body = plain.value(raw)
+        if isinstance(body, dict):
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                name, act = self._decided(question)
+                name, act = self._decided(
+                    Question(
+                        key=key,
+                        number=self._numbers,
+                        attempt=attempt,
+                        api=api,
+                        body=body,
+                        headers=headers,
+                    )
+                )
         self.ledger.acted(key, name, act.bill)
         return key, act
 

@@ -98,7 +98,7 @@ class Bucket:
         self._room = self._most = max(1.0, self._rate)
         self._then: float | None = None
 
-    def wait(self, amount: float, now: float) -> float:
+    def wait(self, amount: int | float, now: float) -> float:
         """0.0 and takes `amount`; or takes nothing and answers the seconds until it could."""
         if self._then is not None:
             self._room = min(self._most, self._room + (now - self._then) * self._rate)
