@@ -64,6 +64,7 @@ class Prompt:
       template: name of the template that wrote it.
       posts: the posts quoted in it, verbatim.
       label: the gold label, for prompts made of labelled posts; "" elsewhere.
+      techniques: names of the demands put on the template, in order.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Prompt:
     template: str
     posts: tuple[str, ...] = ()
     label: str = ""
+    techniques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,21 +171,33 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
       DataError: there is no such file, or a line is not a JSON object (with its number).
     """
+    for number, line in read_lines(path):
+        yield parse_line(path, number, line)
+
+
+def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The JSON object of one line; DataError, with path and number, if it is none."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
+    return row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a .jsonl or .jsonl.gz file that are not blank, with their numbers, streamed.
+
+    Raises:
+      DataError: there is no such file, or it cannot be read to its end.
+    """
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line.decode("utf-8"))
-                except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                    raise DataError(f"{path}, line {number}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise DataError(
-                        f"{path}, line {number}: expected a JSON object, got {type(row).__name__}"
-                    )
-                yield row
+                if line.strip():
+                    yield number, line
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, EOFError) as error:
@@ -286,7 +298,8 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
     Args:
       run: the run folder.
       config: JSON-able.
-      may_change: sections that may differ from before: nothing was made of them, or it is redone.
+      may_change: sections that may differ from before, since nothing was made of them or it is
+        redone, and single settings ("section.key") on which nothing that is made depends.
 
     Raises:
       RunFolderError: the folder belongs to another config; names what differs.
@@ -295,10 +308,7 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
     config = json.loads(json.dumps(config))
     before = read_json(path) if path.exists() else config
     free = set(may_change)
-    changed = differences(
-        {k: v for k, v in before.items() if k not in free},
-        {k: v for k, v in config.items() if k not in free},
-    )
+    changed = differences(_without(before, free), _without(config, free))
     if changed:
         shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if changed[4:] else "")
         raise RunFolderError(
@@ -307,6 +317,18 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
         )
     if not path.exists() or before != config:
         write_json(path, config)
+
+
+def _without(config: dict[str, Any], free: set[str]) -> dict[str, Any]:
+    """The config without the sections and settings named in `free`."""
+    kept = {}
+    for name, section in config.items():
+        if name in free:
+            continue
+        if isinstance(section, dict):
+            section = {k: v for k, v in section.items() if f"{name}.{k}" not in free}
+        kept[name] = section
+    return kept
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

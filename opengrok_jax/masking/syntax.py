@@ -10,13 +10,16 @@
     dep         0      1     1      0        1       0
 
 The relations are named as in Universal Dependencies; a pipeline that speaks ClearNLP
-(en_core_web_*: dobj, dative, nsubjpass ...) is translated, subtypes (nsubj:pass) are cut off.
+(en_core_web_*: dobj, dative, nsubjpass ...) is translated, subtypes (nsubj:pass) are cut off. A
+pipeline that tags as the Penn Treebank does and gives no universal parts of speech has its tags
+translated too.
 Trailing hashtags, addresses and retweet marks are X or SYM with relations such as discourse, list
 or parataxis: they score 0 on both, and only TF-IDF can speak for them.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,14 +42,41 @@ UPOS = (*OPEN_CLASSES, *CLOSED_CLASSES, "PUNCT", "SYM", "X")
 
 POS_TAGS = ("NOUN", "PROPN", "VERB", "ADJ")
 RELATIONS = ("root", "nsubj", "csubj", "obj", "iobj")
+# Penn Treebank tags. IN is a preposition or a conjunction; a verb that serves another is told by
+# its relation, see `part_of_speech`.
+PENN = {
+    tag: upos
+    for upos, tags in {
+        "ADJ": "JJ JJR JJS AFX",
+        "ADV": "RB RBR RBS WRB",
+        "ADP": "IN RP",
+        "AUX": "MD",
+        "CCONJ": "CC",
+        "DET": "DT PDT WDT",
+        "INTJ": "UH",
+        "NOUN": "NN NNS",
+        "NUM": "CD",
+        "PART": "TO POS",
+        "PRON": "PRP PRP$ WP WP$ EX",
+        "PROPN": "NNP NNPS",
+        "PUNCT": ". , : `` '' \" -LRB- -RRB- HYPH NFP",
+        "SYM": "SYM $ #",
+        "VERB": "VB VBD VBG VBN VBP VBZ",
+        "X": "FW LS ADD GW XX",
+    }.items()
+    for tag in tags.split()
+}
 CLEARNLP = {"dobj": "obj", "dative": "iobj", "nsubjpass": "nsubj", "csubjpass": "csubj"}
 
-# spaCy's tokenizer is quadratic on absurd strings (5,000 exclamation marks take seconds), so no
-# text longer than this, in code points, is handed to it whole.
+# No text longer than this, in code points, is handed to spaCy whole.
 LONGEST_PIECE = 2000
+# Its tokenizer takes time in the square of a stretch without white space (1,000 times `.,`: 2 s),
+# so no such stretch is longer than this either: 10,000 absurd characters cost 3 s at most.
+LONGEST_CHUNK = 500
 BATCH = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CHUNK = re.compile(rf"\S{{{LONGEST_CHUNK}}}(?=\S)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,25 +111,41 @@ def load_pipeline(name: str = "") -> spacy.language.Language:
         import spacy
     try:
         nlp = spacy.load(name or EMBEDDED, exclude=["ner", "lemmatizer"])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         cause = str(error).partition("\n")[0]
         if not name:
             raise DataError(
                 f"{EMBEDDED}: our own pipeline cannot be loaded ({cause}); install opengrok-jax "
                 "again"
             ) from None
-        raise ConfigError(
-            f"pipeline {name!r} cannot be loaded ({cause}); install it with "
-            f"`python -m spacy download {name}`, give the folder of one, or '' for the one we ship"
-        ) from None
+        raise ConfigError(f"pipeline {name!r} cannot be loaded: {_remedy(name, cause)}") from None
     probe = nlp("People like good cats .")
-    for layer, what in (("DEP", "dependency parser"), ("POS", "universal parts of speech")):
-        if not probe.has_annotation(layer):
+    has = {
+        "dependency parser": probe.has_annotation("DEP"),
+        "universal parts of speech": any(part_of_speech(t.pos_, t.tag_, t.dep_) for t in probe),
+    }
+    for what, there in has.items():
+        if not there:
             raise ConfigError(
                 f"pipeline {name!r} has no {what} (its parts: {', '.join(nlp.pipe_names) or 'none'}"
                 "); choose one with both, such as en_core_web_sm, or '' for the one we ship"
             )
     return nlp
+
+
+def _remedy(name: str, cause: str) -> str:
+    """What is wrong with a pipeline and the command that mends it, in one line."""
+    from importlib.util import find_spec
+
+    ours = "or take '' for the one we ship"
+    if Path(name).exists() or (name.isidentifier() and find_spec(name)):
+        return f"{cause}; it was made for another spaCy or needs a package beside it, {ours}"
+    if not name.isidentifier():  # `python -m spacy download` takes names alone
+        return f"there is no such folder; give the folder of a spaCy pipeline, {ours}"
+    return (
+        f"it is not installed; install it with `python -m spacy download {name}` (one of spaCy's "
+        f"own) or `pip install {name}` (another publisher's), give the folder of one, {ours}"
+    )
 
 
 def pipeline_label(nlp: spacy.language.Language) -> str:
@@ -150,6 +196,17 @@ def relation_name(label: str) -> str:
     return CLEARNLP.get(plain, plain)
 
 
+def part_of_speech(pos: str, tag: str, relation: str) -> str:
+    """The universal part of speech: the pipeline's own, else from its Penn tag, else "".
+
+    >>> [part_of_speech(*row) for row in (("NOUN", "NN", ""), ("", "VBZ", "aux"), ("", "VBZ", ""))]
+    ['NOUN', 'AUX', 'VERB']
+    """
+    upos = pos or PENN.get(tag, "")
+    serves = relation.startswith("aux") or relation == "cop"
+    return "AUX" if not pos and upos == "VERB" and serves else upos
+
+
 def relation_scores(
     relations: Sequence[str], heads: Sequence[int], chosen: Iterable[str]
 ) -> np.ndarray:
@@ -190,7 +247,8 @@ def pieces(text: str, longest: int = LONGEST_PIECE) -> list[tuple[int, str]]:
     """Cuts a text into pieces of at most `longest` code points, with the offset of each.
 
     The cut falls behind a line break, else a full stop, else a space, as late as possible in the
-    second half of the piece; where there is none, right at the limit.
+    second half of the piece; where there is none, right at the limit. Stretches without white space
+    are cut after `LONGEST_CHUNK` code points as well.
 
     >>> pieces("aa bb cc dd", 6)
     [(0, 'aa bb '), (6, 'cc dd')]
@@ -203,9 +261,14 @@ def pieces(text: str, longest: int = LONGEST_PIECE) -> list[tuple[int, str]]:
             if at >= 0:
                 end = at + len(mark)
                 break
-        result.append((start, text[start:end]))
+        result += _chunks(start, text[start:end])
         start = end
-    return [*result, (start, text[start:])]
+    return [*result, *_chunks(start, text[start:])]
+
+
+def _chunks(offset: int, text: str) -> list[tuple[int, str]]:
+    ends = [match.end() for match in _CHUNK.finditer(text)]
+    return [(offset + a, text[a:b]) for a, b in itertools.pairwise([0, *ends, len(text)])]
 
 
 def annotate(
@@ -264,12 +327,13 @@ def _words(doc, pos_tags: frozenset[str], wanted: frozenset[str]) -> Words:
     names = [relation_name(token.dep_) for token in doc]
     dep = relation_scores(names, [token.head.i for token in doc], wanted)
     kept = [token for token in doc if not token.is_space]
+    upos = tuple(part_of_speech(t.pos_, t.tag_, names[t.i]) for t in kept)
     return Words(
         starts=np.array([t.idx for t in kept], np.int32),
         ends=np.array([t.idx + len(t) for t in kept], np.int32),
-        pos=np.array([t.pos_ in pos_tags for t in kept], np.float32),
+        pos=np.array([tag in pos_tags for tag in upos], np.float32),
         dep=dep[[t.i for t in kept]],
-        upos=tuple(t.pos_ for t in kept),
+        upos=upos,
         relations=tuple(names[t.i] for t in kept),
         lower=tuple(t.lower_ for t in kept),
     )

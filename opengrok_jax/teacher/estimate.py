@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from opengrok_jax.errors import ConfigError
 from opengrok_jax.records import Prompt
-from opengrok_jax.teacher import money, wire
+from opengrok_jax.teacher import money, settings, wire
 from opengrok_jax.teacher.money import Prices
 from opengrok_jax.teacher.outcome import Asking
 
@@ -62,3 +65,29 @@ def estimate(prompts: Iterable[Prompt], asking: Asking, prices: Prices) -> Estim
         output_tokens=(came[0], came[1], came[2]),
         ticks=(cost[0], cost[1], cost[2]),
     )
+
+
+def outlook(prompts_file: Path, teacher: Mapping[str, Any]) -> str:
+    """The estimate for the settings of a config's section, as a line.
+
+    Raises:
+      ConfigError: a price or the API is wrong.
+      DataError: the prompts are missing or malformed.
+    """
+    prices = money.prices(
+        **{
+            name: str(teacher.get(f"price_{name}", ""))
+            for name in ("input", "cached", "output", "request", "blocked")
+        }
+    )
+    api = str(teacher.get("api", "chat"))
+    if api not in wire.APIS:
+        raise ConfigError(f"teacher.api is {api!r}; expected {', '.join(wire.APIS)}")
+    asking = Asking(
+        api=api,
+        model=str(teacher.get("model", "")),
+        temperature=float(teacher.get("temperature", 0.7)),
+        max_tokens=int(teacher.get("max_tokens", 512)),
+        top_logprobs=int(teacher.get("top_logprobs", 0)),
+    )
+    return estimate(settings.prompts_in(prompts_file), asking, prices).line(prices)

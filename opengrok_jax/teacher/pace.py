@@ -42,7 +42,7 @@ class Ceiling:
         if self._then is not None:
             self._room = min(self._most, self._room + (now - self._then) * self._rate)
         self._then = now
-        return max(0.0, -self._room / self._rate) if self._room < 0 else 0.0
+        return -self._room / self._rate if self._room < -1e-9 else 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Takes `amount`; a negative one gives back."""

@@ -245,7 +245,7 @@ def _label(question: Question, wanted: str, chance: random.Random) -> str:
         return "\n".join(f"{chance.choice(kinds)}: {n}" for n in names) or "none"
     if not options or not _CHOICE.search(asked):
         return ""
-    labels = re.findall(r"\w+", re.sub(r"\b(?:or|and)\b", "", options[1]))
+    labels: list[str] = re.findall(r"\w+", re.sub(r"\b(?:or|and)\b", "", options.group(1)))
     said = " ".join(question.posts).lower()
     points = []
     for label in labels:

@@ -103,7 +103,7 @@ class Bucket:
         if self._then is not None:
             self._room = min(self._most, self._room + (now - self._then) * self._rate)
         self._then = now
-        if self._room >= min(amount, self._most):
+        if self._room >= min(amount, self._most) - 1e-9:
             self._room -= amount
             return 0.0
         return (min(amount, self._most) - self._room) / self._rate

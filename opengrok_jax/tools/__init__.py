@@ -10,14 +10,24 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from opengrok_jax.tools import convert, generate, plan, simulate_teacher, soft_targets
+from opengrok_jax.tools import (
+    convert,
+    generate,
+    inspect,
+    plan,
+    review,
+    simulate_teacher,
+    soft_targets,
+)
 
 _MODULES = {
+    "inspect": inspect,
     "generate": generate,
     "convert": convert,
     "soft-targets": soft_targets,
     "plan": plan,
     "simulate-teacher": simulate_teacher,
+    "review": review,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     verb: module.run for verb, module in _MODULES.items()

@@ -61,6 +61,14 @@ class Objective:
         """Whether stored log-probabilities are read."""
         return self.loss == "topk"
 
+    @property
+    def chunk(self) -> int:
+        """Positions that meet the head at a time.
+
+        A divergence holds several arrays of the logits' size where cross-entropy holds one.
+        """
+        return CHUNK if self.loss == "hard" else CHUNK // 4
+
 
 HARD = Objective()
 
@@ -192,8 +200,7 @@ def summed_loss(
         batch.loss_weight,
         capacity=capacity,
         groups=groups,
-        # A divergence holds several arrays of the logits' size where cross-entropy holds one.
-        chunk=CHUNK if objective.loss == "hard" else CHUNK // 4,
+        chunk=objective.chunk,
     )
     return total, jnp.sum(batch.norm_weight)
 

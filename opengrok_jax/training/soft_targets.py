@@ -27,6 +27,7 @@ from opengrok_jax.soft_file import SoftRows, response_positions
 from opengrok_jax.training import batches, packing, settings, step
 from opengrok_jax.training.losses import CHUNK, gather
 
+K = 32  # log-probabilities of a distribution, unless told otherwise
 ROWS_PER_PART = 512
 BEGUN = "begun.json"  # what the parts so far were made from
 
@@ -36,7 +37,7 @@ def run(
     masked_file: Path,
     teacher: str | Path,
     out: Path,
-    k: int = 32,
+    k: int = K,
     row_tokens: int = 0,
     rows_per_batch: int = 8,
     dtype: str = "float32",

@@ -27,9 +27,9 @@ def test_the_books_are_whole_numbers_by_key():
 def test_a_bucket_lets_through_its_rate():
     bucket = Bucket(600)
     now, passed = 0.0, 0
-    while now < 60.0:
+    while now < 6.0:
         wait = bucket.wait(1, now)
         passed += not wait
-        now += wait
-    assert 600 <= passed <= 611
+        now += max(wait, 1e-6)
+    assert 60 <= passed <= 71
     assert bucket.wait(10**6, now) < 10  # more than a second's worth is let through when full
