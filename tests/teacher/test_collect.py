@@ -418,7 +418,7 @@ def rows(out, query):
 
 def killed_and_resumed(tmp_path, *, count, kills, concurrency, latency_sec):
     """Kills a collection again and again, then lets it end; holds our books against the server's."""
-    chance, output = random.Random(7), b""
+    chance, output, kept = random.Random(7), b"", {}
     asked, out = tmp_path / "prompts.jsonl", tmp_path / "out"
     storage.write_jsonl(asked, prompts(count))
     prices = money.prices(input="2", output="6")
