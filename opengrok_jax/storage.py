@@ -7,6 +7,7 @@ runs/demo/
   prompts/             plan-prompts   prompts.jsonl
   teacher/             collect        journal.sqlite, responses.jsonl
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
+  review/              review         decisions.jsonl (curate applies them), draw.json, lock
   masking/             mask           masked.parquet, corpus.json, tokenizer/
   training/            finetune       checkpoints/, metrics.jsonl
   evaluation/          evaluate       scores.json, predictions/

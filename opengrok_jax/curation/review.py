@@ -98,14 +98,25 @@ def serving(*, run: Path, reviewer: str, port: int = 0, draw: dict[str, Any]) ->
             session.close()  # before the file is
 
 
-def export(*, run: Path, file: Path) -> int:
+def export(*, run: Path, file: Path, draw: dict[str, Any] | None = None) -> int:
     """Writes the queue's answers, and all others with a decision; answers how many rows.
 
+    Args:
+      run: the run folder.
+      file: its ending says the format.
+      draw: as in `serving`.
+
     Raises:
-      ConfigError: the file's ending names no format.
+      ConfigError: the file's ending names no format, or the draw cannot be used.
       DataError: there are no verdicts, or a file is malformed.
+      RunFolderError: there is a `draw`, and another process reviews this run.
     """
-    rows, decisions = verdicts(run), review_decisions.read(run / DECISIONS)
+    rows = verdicts(run)
+    if draw:
+        with review_decisions.opened(run) as log:
+            drawn = drawn_for(run, review_decisions.read(log.path), draw)
+            storage.write_json(run / DRAW, dataclasses.asdict(drawn))
+    decisions = review_decisions.read(run / DECISIONS)
     parts = review_queue.strata(rows, drawn_for(run, decisions, {}))
     listed = {review_queue.key(r) for r in (*parts.flagged, *parts.uncertain, *parts.sample)}
     listed |= set(review_decisions.outcomes(decisions))
@@ -153,8 +164,12 @@ def drawn_for(run: Path, decisions: Sequence[Decision], changes: dict[str, Any])
     if (run / DRAW).exists():
         before = storage.read_json(run / DRAW)
         names = {field.name for field in dataclasses.fields(Draw)}
-        if not isinstance(before, dict) or set(before) != names:
-            raise DataError(f"{run / DRAW}: expected {', '.join(sorted(names))}")
+        if (
+            not isinstance(before, dict)
+            or set(before) != names
+            or not all(type(value) in (int, float) for value in before.values())
+        ):
+            raise DataError(f"{run / DRAW}: expected numbers, {', '.join(sorted(names))}")
     drawn = Draw(**before | changes)
     if decisions and before and drawn.seed != before["seed"]:
         raise ConfigError(

@@ -114,7 +114,7 @@
       box.append(found.certain ? " — a rule rejects it" : " — in doubt");
       const detail = make("span", undefined, "detail");
       show(detail, found.detail);
-      box.append(detail, make("span", `${found.check.replaceAll("_", " ")} ${round(found.score)}`, "soft"));
+      box.append(detail, make("span", `check ${found.check.replaceAll("_", " ")}, score ${round(found.score)}`, "soft"));
       return box;
     }));
   }

@@ -12,8 +12,10 @@ from typing import Any
 
 from opengrok_jax.tools import (
     convert,
+    export,
     generate,
     inspect,
+    mask_prompts,
     plan,
     review,
     simulate_teacher,
@@ -25,9 +27,11 @@ _MODULES = {
     "generate": generate,
     "convert": convert,
     "soft-targets": soft_targets,
+    "mask-prompts": mask_prompts,
     "plan": plan,
     "simulate-teacher": simulate_teacher,
     "review": review,
+    "export": export,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     verb: module.run for verb, module in _MODULES.items()

@@ -9,7 +9,7 @@ from typing import Any
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
-from opengrok_jax.errors import needs_extra
+from opengrok_jax.errors import ConfigError, needs_extra
 from opengrok_jax.progress import say
 
 
@@ -27,10 +27,8 @@ def add(verbs: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     verb.add_argument("--config", required=True, metavar="FILE[:variant]", help="the experiment")
-    verb.add_argument(
-        "--reviewer", default=_user(), metavar="NAME", help="whose decisions (%(default)s)"
-    )
-    verb.add_argument("--port", type=int, default=0, metavar="N", help="instead of any free one")
+    verb.add_argument("--reviewer", metavar="NAME", help="whose decisions (your login name)")
+    verb.add_argument("--port", type=int, metavar="N", help="instead of any that is free")
     shares = verb.add_argument_group("the queue, as before where left out; shares from 0 to 1")
     shares.add_argument(
         "--uncertain", type=float, metavar="SHARE", help="of the kept: the most doubtful (0.10)"
@@ -61,29 +59,37 @@ def add(verbs: Any, epilog: str) -> None:
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
     """Does what the flags say; answers the exit status."""
     folder, _ = pipeline.parts(config_module.load(flags.config, rest))
+    draw = _given(flags, "uncertain", "audit", "repeat", "seed")
+    page = _given(flags, "reviewer", "port")
+    _check(flags, draw, page)
     with needs_extra("acquire"):
         from opengrok_jax.curation import review
     if flags.export:
-        count = review.export(run=folder, file=flags.export)
+        count = review.export(run=folder, file=flags.export, draw=draw)
         say(f"review: {count} rows in {flags.export}")
         return 0
     if flags.import_:
         _tell(review.import_(run=folder, file=flags.import_))
     elif not flags.summary:
-        draw = {n: getattr(flags, n) for n in ("uncertain", "audit", "repeat", "seed")}
-        open_ = review.serve(
-            run=folder,
-            reviewer=flags.reviewer,
-            port=flags.port,
-            draw={name: value for name, value in draw.items() if value is not None},
-            ready=_ready,
-        )
-        say(f"review: everything is saved, {open_} answers are open")
+        page = {"reviewer": _user()} | page
+        left = review.serve(run=folder, draw=draw, ready=_ready, **page)
+        say(f"review: everything is saved, {left} answers are open")
     for line in review.summary(folder):
         say(f"review: {line}")
     if not flags.summary:
         say(f"next: opengrok curate --config {flags.config}")
     return 0
+
+
+def _given(flags: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+
+
+def _check(flags: argparse.Namespace, draw: dict[str, Any], page: dict[str, Any]) -> None:
+    """Refuses flags that would do nothing."""
+    idle = page if flags.export else {**draw, **page}
+    if idle and (flags.export or flags.import_ or flags.summary):
+        raise ConfigError(f"--{next(iter(idle))} does nothing here; leave it out")
 
 
 def _ready(url: str) -> None:

@@ -172,6 +172,9 @@ def test_files_out_and_in(words, tmp_path):
         (("--port", "99999"), 2, "port 99999 cannot be used"),
         (("--export", "a.xlsx"), 2, "expected .jsonl, .csv, .json"),
         (("--import", "none.csv"), 3, "none.csv: no such file"),
+        (("--export", "a.csv", "--port", "1"), 2, "--port does nothing here"),
+        (("--import", "a.csv", "--audit", "0.1"), 2, "--audit does nothing here"),
+        (("--summary", "--reviewer", "ann"), 2, "--reviewer does nothing here"),
         (("--config.nothing=1",), 2, "nothing"),
     ],
 )
