@@ -36,7 +36,7 @@ class Stage:
       folder: its folder in the run folder.
       reads: argument of `run` -> file or folder of an earlier stage.
       writes: files in its folder that stand when it is done, with the manifest noting their hashes.
-      keep: files that outlive `--redo`, because they were paid for.
+      keep: what outlives `--redo`, because it was paid for, or is found by what it was made of.
     """
 
     verb: str
@@ -110,6 +110,7 @@ STAGES = (
         folder="evaluation",
         reads={"student": "training/student", "examples_file": "curation/kept.jsonl"},
         writes=("scores.json",),
+        keep=("answers", "paid"),
     ),
     Stage(
         verb="report",

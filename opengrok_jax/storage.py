@@ -9,7 +9,7 @@ runs/demo/
   curation/            curate         kept.jsonl, rejected.jsonl
   masking/             mask           masked.parquet, corpus.json, tokenizer/
   training/            finetune       checkpoints/, metrics.jsonl
-  evaluation/          evaluate       scores.json, predictions/
+  evaluation/          evaluate       answers/, predictions/, scores.json
   report/              report         report.html
 (each stage folder also holds manifest.json once it is complete)
 """
