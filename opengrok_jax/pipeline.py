@@ -11,7 +11,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Stage:
       section: its part of the config.
       folder: its folder in the run folder.
       reads: argument of `run` -> file or folder of an earlier stage.
+      watches: argument of `run` -> file beside the stages that may be absent, and whose change
+        makes the stage, and all later ones, be done again.
       writes: files in its folder that stand when it is done, with the manifest noting their hashes.
       keep: what outlives `--redo`, because it was paid for, or is found by what it was made of.
     """
@@ -47,6 +49,7 @@ class Stage:
     reads: dict[str, str]
     writes: tuple[str, ...]
     keep: tuple[str, ...] = ()
+    watches: dict[str, str] = field(default_factory=dict)
 
 
 STAGES = (
@@ -79,7 +82,8 @@ STAGES = (
             "prompts_file": "prompts/prompts.jsonl",
             "responses_file": "teacher/responses.jsonl",
         },
-        writes=("kept.jsonl", "rejected.jsonl"),
+        writes=("kept.jsonl", "rejected.jsonl", "verdicts.jsonl", "balance.json"),
+        watches={"decisions_file": "review/decisions.jsonl"},
     ),
     Stage(
         verb="mask",
@@ -91,7 +95,8 @@ STAGES = (
             "examples_file": "curation/kept.jsonl",
             "logprobs_file": "teacher/logprobs.jsonl",
         },
-        writes=("masked.parquet", "corpus.json", "tokenizer/tokenizer.json"),
+        writes=("masked.parquet/manifest.json", "corpus.json", "tokenizer/tokenizer.json"),
+        keep=("cache",),
     ),
     Stage(
         verb="finetune",
@@ -195,6 +200,24 @@ def stage_of(verb: str) -> Stage:
     raise ConfigError(f"there is no stage {verb!r}; the stages are {', '.join(VERBS)}")
 
 
+def finished(config: ConfigDict, verb: str) -> Path:
+    """The run folder, in which the stage is done for this very config.
+
+    Raises:
+      ConfigError: the config is not understood.
+      RunFolderError: the stage is not done, or what it was made of has changed since.
+    """
+    folder, sections = parts(config)
+    stage = stage_of(verb)
+    manifest = storage.read_manifest(folder / stage.folder)
+    if manifest is None or manifest["fingerprint"] != _print_of(folder, stage, sections):
+        raise RunFolderError(
+            f"{verb} is not finished in {folder} for this config and what it reads: run `opengrok "
+            f"{verb}` first, or `opengrok run` for all of it"
+        )
+    return folder
+
+
 def room(stage: Stage) -> Callable[..., dict[str, Any]]:
     """A stage's `run`; imports its room, so only stages with work to do are asked for it."""
     return importlib.import_module(stage.module).run
@@ -202,7 +225,7 @@ def room(stage: Stage) -> Callable[..., dict[str, Any]]:
 
 def _check(stages: list[Stage], sections: dict[str, dict[str, Any]]) -> None:
     for stage in stages:
-        given = {"out", *stage.reads}
+        given = {"out", *stage.reads, *stage.watches}
         config_module.check(stage.section, sections[stage.section], room(stage), given)
 
 
@@ -235,6 +258,9 @@ def _print_of(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -
                 f"run `opengrok {verb}` first, or `opengrok run` for all of it"
             )
         inputs[name] = manifest["fingerprint"]
+    for path in stage.watches.values():
+        if (folder / path).exists():
+            inputs[path] = storage.file_sha256(folder / path)
     return storage.fingerprint(sections[stage.section], inputs)
 
 
@@ -250,7 +276,8 @@ def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool
         processes.on_first(lambda: storage.discard(here, stage.keep))
     say(f"{stage.verb}: {stage.about}")
     started = time.monotonic()
-    inputs = {argument: folder / path for argument, path in stage.reads.items()}
+    paths = stage.reads | stage.watches
+    inputs = {argument: folder / path for argument, path in paths.items()}
     counts = room(stage)(out=here, **inputs, **sections[stage.section])
     took = time.monotonic() - started
     if not processes.first():

@@ -3,7 +3,7 @@
     Prompt          prompts/  -> teacher/      what is asked, and from which cell of the axes
     Response        teacher/  -> curation/     what came back, verbatim
     Logprobs        teacher/  -> masking/      how likely each of its tokens was, where it told
-    Verdict         curation/                  keep, or the reason why not
+    Verdict         curation/                  keep, or the reason why not; scores and findings
     Decision        curation/                  what a person said of it
     Example         curation/ -> masking/      a prompt with an answer worth learning
     MaskedExample   masking/  -> training/     the same as tokens, with the factors of its mask
@@ -16,10 +16,12 @@ On disk each is one JSON object a line (`MaskedExample`: one Arrow row), fields 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -63,6 +65,7 @@ class Prompt:
       template: name of the template that wrote it.
       posts: the posts quoted in it, verbatim.
       label: the gold label, for prompts made of labelled posts; "" elsewhere.
+      techniques: names of the demands put on the template, in order.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Prompt:
     template: str
     posts: tuple[str, ...] = ()
     label: str = ""
+    techniques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,7 @@ class Response:
       endpoint: base address of the endpoint, without credentials.
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
-      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither the endpoint nor a price told.
+      cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither endpoint nor price told.
       received_at: when the reply was there, in Unix seconds (0.0: not noted).
       temperature, max_tokens: as asked for (-1.0 and 0: not noted).
       fingerprint: the endpoint's own name for the system that served ("": not told).
@@ -141,18 +145,64 @@ class Logprobs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a check says of one answer.
+class Finding:
+    """A fault, or the doubt of one, that a check found in an answer.
 
     Attributes:
-      keep: False rejects the answer.
-      reason: "" when kept, else the fault found, as a slug ("too_short").
-      detail: the evidence, for the reader of the rejected rows.
+      check: name of the check.
+      reason: the fault, as a slug ("too_short").
+      score: in the check's own unit, see its docstring; larger is worse.
+      certain: True rejects the answer; False only asks a person to look at it.
+      detail: the evidence, for the reader.
     """
 
+    check: str
+    reason: str
+    score: float
+    certain: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What curation says of one answer: a row of verdicts.jsonl, one for every answer, in order.
+
+    Attributes:
+      prompt_id: as in `Response`.
+      body_sha: `body_sha(response)`; a decision on another text is stale.
+      keep: whether the answer is among the kept ones, people's decisions applied.
+      reason, check, detail: of the first certain finding; "" where it is kept. A person's
+        rejection has the reason "human".
+      decided_by: "human" where a person's decision was applied.
+      flagged: rules reject it (a finding is certain) for faults that a person may overrule.
+      uncertain: no rule rejects it, yet there is a finding.
+      findings: all of them, in the order of the checks.
+      scores: check -> score, for every check that looked at the answer.
+      masked: kind -> number of personal data replaced in messages and response.
+      rules: hash of the rules that judged; another one after any change of them.
+      messages, posts, label, response: as the student would see them, personal data replaced, and
+        before any edit.
+      cell: as in `Prompt`.
+    """
+
+    prompt_id: str
+    body_sha: str
     keep: bool
     reason: str = ""
+    check: str = ""
     detail: str = ""
+    decided_by: Literal["rules", "human"] = "rules"
+    flagged: bool = False
+    uncertain: bool = False
+    findings: tuple[Finding, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    masked: dict[str, int] = field(default_factory=dict)
+    rules: str
+    messages: tuple[Message, ...]
+    posts: tuple[str, ...] = ()
+    label: str = ""
+    response: str
+    cell: Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +236,39 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where an example comes from: with it every row can be traced and its rights shown.
+
+    Attributes:
+      request_key, endpoint, model_asked, fingerprint, temperature, max_tokens, cost_ticks,
+        received_at, prompt_tokens, completion_tokens: as in `Response`.
+      template: as in `Prompt`.
+      rules: hash of the curation's rules.
+      decided_by: "human" where a person accepted or edited it.
+      reviewer: that person; "" elsewhere.
+      original: the teacher's answer, personal data replaced, where a person edited it, else "".
+      synthetic: whether a machine wrote the answer.
+    """
+
+    request_key: str = ""
+    endpoint: str = ""
+    model_asked: str = ""
+    fingerprint: str = ""
+    temperature: float = -1.0
+    max_tokens: int = 0
+    cost_ticks: int = -1
+    received_at: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    template: str = ""
+    rules: str = ""
+    decided_by: Literal["rules", "human"] = "rules"
+    reviewer: str = ""
+    original: str = ""
+    synthetic: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """A prompt and the answer the student shall learn.
 
@@ -196,6 +279,7 @@ class Example:
       split: "valid" examples steer early stopping and are never trained on.
       posts, label, cell: as in `Prompt`.
       source, model_served, rights: as in `Response`.
+      provenance: the rest of what is known of its making.
     """
 
     id: str
@@ -208,6 +292,7 @@ class Example:
     source: str
     model_served: str
     rights: str
+    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +363,15 @@ R = TypeVar("R")
 
 def to_json(record: Any) -> dict[str, Any]:
     """A record as plain dicts, lists, strings and numbers."""
-    return dataclasses.asdict(record)
+    return {name: _plain(getattr(record, name)) for name in _shape(type(record))[1]}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return dict(value) if isinstance(value, dict) else value
 
 
 def from_json(kind: type[R], row: dict[str, Any]) -> R:
@@ -289,38 +382,76 @@ def from_json(kind: type[R], row: dict[str, Any]) -> R:
     """
     if not isinstance(row, dict):
         raise DataError(f"a {kind.__name__} must be a JSON object, got {type(row).__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    readers, fields, needed = _shape(kind)
     if unknown := sorted(set(row) - set(fields)):
         raise DataError(
             f"a {kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}"
         )
-    needed = [
-        n
-        for n, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
     if missing := [n for n in needed if n not in row]:
         raise DataError(f"a {kind.__name__} lacks {', '.join(missing)}")
-    return kind(**{n: _value(hints[n], v, f"{kind.__name__}.{n}") for n, v in row.items()})
+    return kind(**{name: readers[name](value) for name, value in row.items()})
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+Reader = Callable[[Any], Any]
+
+
+@functools.cache
+def _shape(kind: type) -> tuple[dict[str, Reader], tuple[str, ...], tuple[str, ...]]:
+    """What reads each field of a record, the fields' names, and which of them have no default."""
+    fields = dataclasses.fields(typing.cast(Any, kind))
+    needed = tuple(
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    hints = typing.get_type_hints(kind)
+    names = tuple(f.name for f in fields)
+    return {n: _reader(hints[n], f"{kind.__name__}.{n}") for n in names}, names, needed
+
+
+def _reader(hint: Any, where: str) -> Reader:
+    """What makes a value of type `hint` of a JSON value; raises a DataError that says `where`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(Any, hint), value)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise DataError(f"{where} must be a list, got {value!r}")
-        return tuple(_value(args[0], v, where) for v in value)
-    if origin is Literal:
-        if value not in args:
-            raise DataError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")
-        return value
+        return functools.partial(from_json, typing.cast(Any, hint))
     if origin is types.UnionType:
+        return lambda value: value
+    if origin is tuple:
+        part = _reader(args[0], where)
+
+        def read_list(value: Any) -> Any:
+            if not isinstance(value, (list, tuple)):
+                raise DataError(f"{where} must be a list, got {value!r}")
+            return tuple([part(v) for v in value])
+
+        return read_list
+    if origin is dict:
+        part = _reader(args[1], where)
+
+        def read_dict(value: Any) -> Any:
+            if not isinstance(value, dict):
+                raise DataError(f"{where} must be an object, got {value!r}")
+            return {key: part(v) for key, v in value.items()}
+
+        return read_dict
+    if origin is Literal:
+
+        def read_choice(value: Any) -> Any:
+            if value not in args:
+                raise DataError(
+                    f"{where} must be one of {', '.join(map(str, args))}, got {value!r}"
+                )
+            return value
+
+        return read_choice
+
+    def read_plain(value: Any) -> Any:
+        if type(value) is hint:
+            return value
+        if hint is float and type(value) is int:
+            return float(value)
+        if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+            raise DataError(f"{where} must be {hint.__name__}, got {value!r}")
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise DataError(f"{where} must be {hint.__name__}, got {value!r}")
-    return value
+
+    return read_plain

@@ -26,9 +26,10 @@ def test_a_config_binds_to_every_room(repository, spec):
         parameters = inspect.signature(run).parameters.values()
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters), stage.verb
         inspect.signature(run).bind(
-            out=None, **dict.fromkeys(stage.reads), **sections[stage.section]
+            out=None, **dict.fromkeys([*stage.reads, *stage.watches]), **sections[stage.section]
         )
-        config_module.check(stage.section, sections[stage.section], run, {"out", *stage.reads})
+        given = {"out", *stage.reads, *stage.watches}
+        config_module.check(stage.section, sections[stage.section], run, given)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -8,7 +8,9 @@
     "ídïot"         idiot             accents
     "idiooooot"     idiot             drawn-out letters
 
-Whole words only, so that a harmless word that holds a listed one does not count.
+Whole words only, so that a harmless word that holds a listed one does not count; phrases of the
+list's [allowed] part take out the entries in them. What an entry's tier means for the answer is
+decided in `harm`.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from opengrok_jax.errors import DataError
 
-Tier = Literal["severe", "mild"]
+Tier = Literal["severe", "slur", "contested", "mild"]
 LIST = Path(__file__).parent.parent / "assets" / "curation" / "harmful.txt"
 GAP = 4  # words that "..." may stand for
-_SECTIONS = ("severe", "mild", "allowed")
+Section = Tier | Literal["allowed"]
+_SECTIONS: tuple[Section, ...] = (*get_args(Tier), "allowed")
 
 _LEET: Mapping[str, str] = {
     "0": "o", "1": "il", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b",
@@ -40,7 +43,7 @@ _LOOK_ALIKE = str.maketrans(
     "abeikmhopctyxsjdgaeikvoptux",
 )
 _EDGE = "!|+"  # at the edge of a word these are usually what they are
-_TOKEN = re.compile(r"[\w@$!|+]+")
+_TOKEN = re.compile(r"(?:[^\W_]|[@$!|+])+")  # the underscore separates
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,18 @@ class Hit:
 
 
 def find(text: str) -> list[Hit]:
-    """The severe and mild phrases of a text, in order, those inside an allowed phrase left out."""
-    entries = _entries(LIST)
+    """The listed phrases of a text, in order, those inside an allowed phrase left out."""
     plain = _plain(text)
-    tokens = [match for part in _TOKEN.finditer(plain) for match in _split(part)]
-    spellings = [fold(word) for word, _, _ in tokens]
-    spans = list(_spans(spellings, entries))
+    spans = list(_spans(_TOKEN.findall(plain)))
+    if not spans:
+        return []
+    tokens = [match.span() for match in _TOKEN.finditer(plain)]
     allowed = [(a, b) for tier, _, a, b in spans if tier == "allowed"]
     hits = []
     for tier, phrase, first, last in spans:
         if tier == "allowed" or any(a <= first and last <= b for a, b in allowed):
             continue
-        found = plain[tokens[first][1] : tokens[last][2]]
-        hits.append(Hit("severe" if tier == "severe" else "mild", phrase, found))
+        hits.append(Hit(tier, phrase, plain[tokens[first][0] : tokens[last][1]]))
     return hits
 
 
@@ -100,45 +102,57 @@ def _unleet(word: str) -> Iterable[str]:
     return ("".join(row) for row in itertools.product(*choices))
 
 
+class _Folded(dict[int, str]):
+    """Each character as its plain spelling, worked out when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        spelled = unicodedata.normalize("NFKC", chr(code)).casefold()
+        spelled = unicodedata.normalize("NFKD", spelled)
+        visible = (
+            c for c in spelled if unicodedata.category(c) not in ("Mn", "Cf") and c not in "'’`"
+        )
+        self[code] = "".join(visible).translate(_LOOK_ALIKE)
+        return self[code]
+
+
+_FOLDED = _Folded()
+
+
 def _plain(text: str) -> str:
     """Case, compatibility forms, accents, invisible characters and apostrophes folded away."""
-    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    visible = (c for c in text if unicodedata.category(c) not in ("Mn", "Cf") and c not in "'’`")
-    return "".join(visible).translate(_LOOK_ALIKE)
+    if text.isascii():
+        return text.lower().replace("'", "").replace("`", "")
+    return text.translate(_FOLDED)
 
 
-def _split(part: re.Match[str]) -> list[tuple[str, int, int]]:
-    """(word, start, end) of the words in a token; the underscore separates."""
-    return [
-        (m.group(), part.start() + m.start(), part.start() + m.end())
-        for m in re.finditer(r"[^_]+", part.group())
-    ]
+Entry = tuple[Section, tuple[str, ...]]  # section, words of the phrase
 
 
-Entry = tuple[str, tuple[str, ...]]  # section, words of the phrase
-
-
-def _spans(
-    spellings: list[frozenset[str]], entries: Mapping[str, list[Entry]]
-) -> Iterable[tuple[str, str, int, int]]:
+def _spans(words: Sequence[str]) -> Iterable[tuple[Section, str, int, int]]:
     """(section, phrase, first token, last token) of each entry found."""
-    for start, forms in enumerate(spellings):
-        for form in sorted(forms):
-            for section, phrase in entries.get(form, ()):
-                last = _match(spellings, start, phrase[1:])
-                if last is not None:
-                    yield section, " ".join(phrase), start, last
+    for start, word in enumerate(words):
+        for section, phrase in _begun_by(word):
+            last = _match(words, start, phrase[1:])
+            if last is not None:
+                yield section, " ".join(phrase), start, last
 
 
-def _match(spellings: list[frozenset[str]], at: int, rest: tuple[str, ...]) -> int | None:
+@functools.lru_cache(maxsize=65536)
+def _begun_by(word: str) -> tuple[Entry, ...]:
+    """The entries whose first word a word may stand for."""
+    entries = _entries(LIST)
+    return tuple(entry for form in sorted(fold(word)) for entry in entries.get(form, ()))
+
+
+def _match(words: Sequence[str], at: int, rest: tuple[str, ...]) -> int | None:
     """Index of the token where a phrase ends whose word before `rest` is at `at`; or None."""
     if not rest:
         return at
     if rest[0] != "...":
-        fits = at + 1 < len(spellings) and rest[0] in spellings[at + 1]
-        return _match(spellings, at + 1, rest[1:]) if fits else None
+        fits = at + 1 < len(words) and rest[0] in fold(words[at + 1])
+        return _match(words, at + 1, rest[1:]) if fits else None
     for gap in range(GAP + 1):
-        last = _match(spellings, at + gap, rest[1:])
+        last = _match(words, at + gap, rest[1:])
         if last is not None:
             return last
     return None
@@ -148,16 +162,16 @@ def _match(spellings: list[frozenset[str]], at: int, rest: tuple[str, ...]) -> i
 def _entries(path: Path) -> dict[str, list[Entry]]:
     """The word list by first word of each phrase."""
     result: dict[str, list[Entry]] = {}
-    section = ""
+    section: Section | None = None
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         line = line.split("#")[0].strip()
         if line.startswith("["):
-            section = line.strip("[]")
-            if section not in _SECTIONS:
-                raise DataError(f"{path}, line {number}: [{section}] is none of {_SECTIONS}")
+            section = next((s for s in _SECTIONS if line == f"[{s}]"), None)
+            if section is None:
+                raise DataError(f"{path}, line {number}: {line} is none of {_SECTIONS}")
         elif line:
             phrase = tuple(line.split())
-            if not section or "..." in (phrase[0], phrase[-1]) or _plain(line) != line:
+            if section is None or "..." in (phrase[0], phrase[-1]) or _plain(line) != line:
                 raise DataError(
                     f"{path}, line {number}: expected plain lower-case words under a [section], "
                     f"with ... only in between; got {line!r}"

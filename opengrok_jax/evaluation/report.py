@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,14 +163,14 @@ def rates(corpus: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def shown(
-    kept: list[Example], masked: list[MaskedExample], provenance: dict[str, Any], count: int
+    kept: list[Example], masked: Sequence[MaskedExample], provenance: dict[str, Any], count: int
 ) -> list[dict[str, Any]]:
     """Examples token by token, from as many intents as there is room for."""
     encoder = tokenizer.load(provenance["tokenizer"])
-    arrays = {row.id: row for row in masked}
+    places = {row.id: at for at, row in enumerate(masked)}
     queues: dict[str, list[Example]] = {}
     for example in kept:
-        if example.id in arrays:
+        if example.id in places:
             queues.setdefault(example.cell.intent, []).append(example)
     chosen: list[Example] = []
     while len(chosen) < count and any(queues.values()):
@@ -178,7 +179,7 @@ def shown(
                 chosen.append(queue.pop(0))
     result = []
     for example in chosen:
-        row = arrays[example.id]
+        row = masked[places[example.id]]
         encoded = encoder.encode_chat(example.messages, example.response)
         hideable = ~encoded.special & (row.roles != tokenizer.TEMPLATE)
         result.append(

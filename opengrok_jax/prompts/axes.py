@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opengrok_jax.errors import DataError
+from opengrok_jax.prompts import lint
 from opengrok_jax.records import from_json
 from opengrok_jax.storage import read_json, read_jsonl
 
@@ -45,6 +46,7 @@ def load(axes_file: str = "", posts_file: str = "") -> Axes:
 
     Raises:
       DataError: a file is missing or malformed, a post lies off the axes, or an event has no post.
+      ConfigError: a value of an axis holds wording meant to get around a safeguard.
     """
     path = Path(axes_file) if axes_file else ASSETS / "axes.json"
     raw = read_json(path)
@@ -60,6 +62,9 @@ def load(axes_file: str = "", posts_file: str = "") -> Axes:
             f"{path}: expected topics (topic -> event -> words), platforms, styles and hardness; "
             f"could not read {error}"
         ) from None
+    words = [w for events in topics.values() for w in events.values()]
+    for word in (*topics, *words, *platforms, *styles, *hardness):
+        lint.refuse(word, f"{path}: {word[:40]!r}")
     bank = Path(posts_file) if posts_file else ASSETS / "posts.jsonl"
     posts = []
     for number, row in enumerate(read_jsonl(bank), start=1):
@@ -80,3 +85,9 @@ def load(axes_file: str = "", posts_file: str = "") -> Axes:
     return Axes(
         topics=topics, platforms=platforms, styles=styles, hardness=hardness, posts=tuple(posts)
     )
+
+
+def nearest(axes: Axes, topic: str, event: str, level: str) -> list[Post]:
+    """Posts on an event at a hardness; where the bank has none of it, any on the event."""
+    of_event = [p for p in axes.posts if (p.topic, p.event) == (topic, event)]
+    return [p for p in of_event if p.hardness == level] or of_event

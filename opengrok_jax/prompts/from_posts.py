@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax.prompts import lint
 from opengrok_jax.records import Cell, Message, Prompt, prompt_id
 from opengrok_jax.storage import read_jsonl
 
@@ -21,7 +22,8 @@ def plan(*, posts_file: str, task: str, instruction: str, count: int) -> list[Pr
       count: at most so many, the first after sorting by the SHA-256 of the text; 0 takes all.
 
     Raises:
-      ConfigError: the file, the task or {post} in the instruction is not given.
+      ConfigError: the file, the task or {post} in the instruction is not given, or the
+        instruction holds wording meant to get around a safeguard.
       DataError: a row has no text, or one post stands there with two labels.
     """
     if not posts_file or not task or "{post}" not in instruction:
@@ -29,6 +31,7 @@ def plan(*, posts_file: str, task: str, instruction: str, count: int) -> list[Pr
             "prompts.source='posts' needs prompts.posts_file, prompts.task and a "
             "prompts.instruction that holds {post}"
         )
+    lint.refuse(instruction, "prompts.instruction")
     labels: dict[str, str] = {}
     for number, row in enumerate(read_jsonl(Path(posts_file)), start=1):
         text, label = row.get("text"), row.get("label", "")

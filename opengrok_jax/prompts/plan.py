@@ -22,15 +22,15 @@ from typing import TypeVar
 from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.progress import track
-from opengrok_jax.prompts import axes as axes_module
 from opengrok_jax.prompts import from_posts
-from opengrok_jax.prompts.axes import Axes, Post
-from opengrok_jax.prompts.templates import INTENTS, TEMPLATES, TWISTS, Template
-from opengrok_jax.records import Cell, Message, Prompt, prompt_id
+from opengrok_jax.prompts.axes import Axes, Post, nearest
+from opengrok_jax.prompts.genome import Repertoire, of, render
+from opengrok_jax.prompts.mutate import OPERATORS, Means, mutate
+from opengrok_jax.prompts.templates import INTENTS, POSTS_QUOTED, TEMPLATES, Template, fill
+from opengrok_jax.records import Cell, Prompt
 
 T = TypeVar("T")
 
-POSTS_QUOTED = {"plain": 2, "noisy": 3, "hard": 4}
 # After so many draws in a row whose prompt exists already, the axes are taken to be used up.
 PATIENCE = 200
 
@@ -46,6 +46,9 @@ def run(
     posts_file: str = "",
     task: str = "",
     instruction: str = "",
+    templates_file: str = "",
+    techniques: int = 0,
+    techniques_file: str = "",
 ) -> dict:
     """Writes `out/prompts.jsonl`.
 
@@ -59,6 +62,10 @@ def run(
       axes_file, posts_file: the user's own axes and posts; "" stands for the ones that ship.
       task: name of the task the prompts are for ("posts").
       instruction: the prompt, with {post} where the post goes ("posts").
+      templates_file: templates of the user's own, beside those that ship, see `templates.load`.
+      techniques: changes made to each prompt by operators drawn by chance, see `mutate`; 0 asks
+        the templates as they are.
+      techniques_file: the user's own techniques; "" stands for those that ship.
 
     Returns:
       How many prompts there are, in all and by intent.
@@ -67,16 +74,26 @@ def run(
       ConfigError: a value is out of range, or the axes are too small for `count`.
       DataError: a file is missing or malformed.
     """
+    if techniques < 0:
+        raise ConfigError(f"prompts.techniques is {techniques}; expected 0 or more")
     if count < 0 or (count == 0 and source == "axes"):
         raise ConfigError(f"prompts.count is {count}; expected a positive number")
     if source == "posts":
+        if techniques or techniques_file or templates_file:
+            raise ConfigError(
+                "prompts.techniques, techniques_file and templates_file go with "
+                "prompts.source='axes'"
+            )
         prompts = from_posts.plan(
             posts_file=posts_file, task=task, instruction=instruction, count=count
         )
     elif source == "axes":
         if task or instruction:
             raise ConfigError("prompts.task and prompts.instruction go with prompts.source='posts'")
-        prompts = plan(axes_module.load(axes_file, posts_file), count, seed, tuple(intents))
+        repertoire = Repertoire.load(axes_file, posts_file, templates_file, techniques_file)
+        templates = tuple(repertoire.templates.values())
+        prompts = plan(repertoire.axes, count, seed, tuple(intents), templates)
+        prompts = vary(prompts, repertoire, techniques, seed)
     else:
         raise ConfigError(f"prompts.source is {source!r}; expected 'axes' or 'posts'")
     with track("plan", total=len(prompts), unit="prompts") as advance:
@@ -85,15 +102,22 @@ def run(
     return {"prompts": len(prompts), "intents": dict(Counter(p.cell.intent for p in prompts))}
 
 
-def plan(axes: Axes, count: int, seed: int, intents: tuple[str, ...] = INTENTS) -> list[Prompt]:
+def plan(
+    axes: Axes,
+    count: int,
+    seed: int,
+    intents: tuple[str, ...] = INTENTS,
+    templates: Sequence[Template] = TEMPLATES,
+) -> list[Prompt]:
     """`count` distinct prompts, the intents in turn.
 
     Raises:
       ConfigError: an intent is unknown, or the axes hold no further prompt.
     """
-    if unknown := sorted(set(intents) - set(INTENTS)) or not intents:
-        raise ConfigError(f"unknown intents {unknown or '(none)'}; known: {', '.join(INTENTS)}")
-    streams = [_prompts(axes, intent, seed) for intent in intents]
+    known = dict.fromkeys(t.intent for t in templates)
+    if unknown := sorted(set(intents) - set(known)) or not intents:
+        raise ConfigError(f"unknown intents {unknown or '(none)'}; known: {', '.join(known)}")
+    streams = [_prompts(axes, intent, seed, templates) for intent in intents]
     chosen: dict[str, Prompt] = {}
     for number in range(count):
         stream = streams[number % len(streams)]
@@ -107,15 +131,31 @@ def plan(axes: Axes, count: int, seed: int, intents: tuple[str, ...] = INTENTS) 
     return list(chosen.values())
 
 
-def _prompts(axes: Axes, intent: str, seed: int) -> Iterator[Prompt]:
+def vary(prompts: Sequence[Prompt], repertoire: Repertoire, steps: int, seed: int) -> list[Prompt]:
+    """Each prompt changed by `steps` operators; as it was where that prompt is there already."""
+    made: dict[str, Prompt] = {}
+    planned = {prompt.id for prompt in prompts}
+    for prompt in prompts:
+        means = Means(repertoire=repertoire, chance=seeded(f"{seed}/vary/{prompt.id}"))
+        genome = of(prompt, repertoire)
+        for _ in range(steps):
+            for operator in means.chance.sample(list(OPERATORS), len(OPERATORS)):
+                if child := mutate(operator, genome, means):
+                    genome = child
+                    break
+        varied = render(genome, repertoire)
+        kept = prompt if varied.id in made or varied.id in planned else varied
+        made[kept.id] = kept
+    return list(made.values())
+
+
+def _prompts(axes: Axes, intent: str, seed: int, known: Sequence[Template]) -> Iterator[Prompt]:
     """Prompts of one intent without end; may repeat itself."""
 
     def walk(axis: str, values: Sequence[T]) -> Iterator[T]:
         return cycle(values, f"{seed}/{intent}/{axis}")
 
-    templates = walk(
-        "template", [t for t in TEMPLATES if t.intent == intent for _ in range(t.weight)]
-    )
+    templates = walk("template", [t for t in known if t.intent == intent for _ in range(t.weight)])
     topics, hardness = walk("topic", tuple(axes.topics)), walk("hardness", axes.hardness)
     events = {t: walk(f"event/{t}", tuple(es)) for t, es in axes.topics.items()}
     platforms, styles = walk("platform", axes.platforms), walk("style", axes.styles)
@@ -128,7 +168,7 @@ def _prompts(axes: Axes, intent: str, seed: int) -> Iterator[Prompt]:
         quoted: tuple[Post, ...] = ()
         if {"post", "posts"} & set(template.slots):
             key = (topic, event, level)
-            pool = _nearest(axes, *key)
+            pool = nearest(axes, *key)
             shuffled = posts.setdefault(key, walk("/".join(key), pool))
             wanted = POSTS_QUOTED.get(level, 2) if "posts" in template.slots else 1
             quoted = tuple(next(shuffled) for _ in range(min(wanted, len(pool))))
@@ -140,42 +180,20 @@ def _prompts(axes: Axes, intent: str, seed: int) -> Iterator[Prompt]:
         yield fill(template, cell, axes.topics[topic][event], quoted)
 
 
-def _nearest(axes: Axes, topic: str, event: str, level: str) -> list[Post]:
-    """Posts on an event at a hardness; where the bank has none of it, any on the event."""
-    of_event = [p for p in axes.posts if (p.topic, p.event) == (topic, event)]
-    return [p for p in of_event if p.hardness == level] or of_event
-
-
-def fill(template: Template, cell: Cell, event: str, posts: tuple[Post, ...]) -> Prompt:
-    """The prompt that a template makes of a cell and the posts quoted in it."""
-    text = template.text.format(
-        topic=cell.topic,
-        event=event,
-        platform=cell.platform,
-        style=cell.style,
-        twist=TWISTS.get(cell.hardness, ""),
-        post=posts[0].text if posts else "",
-        posts="\n".join(f"{n}. [{p.platform}] {p.text}" for n, p in enumerate(posts, start=1)),
-    )
-    messages = (Message(role="user", content=text),)
-    return Prompt(
-        id=prompt_id(messages),
-        messages=messages,
-        cell=cell,
-        template=template.name,
-        posts=tuple(p.text for p in posts),
-    )
-
-
 def cycle(values: Sequence[T], key: str) -> Iterator[T]:
     """The values in a new shuffled order each time round, the same for the same key.
 
     Over any first n draws, the counts of two values differ by at most one.
     """
-    # Not random.Random(key): its seeding of strings is not promised to stay.
-    digest = hashlib.sha256(key.encode()).digest()
-    chance = random.Random(int.from_bytes(digest[:8], "big"))
+    chance = seeded(key)
     while True:
         deck = list(values)
         chance.shuffle(deck)
         yield from deck
+
+
+def seeded(key: str) -> random.Random:
+    """Chance that is the same for the same key, on every machine."""
+    # Not random.Random(key): its seeding of strings is not promised to stay.
+    digest = hashlib.sha256(key.encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))

@@ -8,11 +8,17 @@ ways and the student does not learn a single frame.
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from opengrok_jax.errors import ConfigError
+from opengrok_jax.errors import ConfigError, DataError
+from opengrok_jax.prompts import lint
+from opengrok_jax.prompts.axes import Post
+from opengrok_jax.records import Cell, Message, Prompt, from_json, prompt_id
+from opengrok_jax.storage import read_json
 
+POSTS_QUOTED = {"plain": 2, "noisy": 3, "hard": 4}  # by hardness, where a template takes several
 SLOTS = ("topic", "event", "platform", "style", "post", "posts", "twist")
 
 
@@ -26,6 +32,7 @@ class Template:
       text: the prompt, with {slots} out of `SLOTS`.
       origin: "report" for the report's kind, "ours" for the rest.
       weight: how often it comes up beside the others of its intent.
+      form: what can be checked in the answer, see `techniques.FORM`.
     """
 
     name: str
@@ -33,6 +40,7 @@ class Template:
     text: str
     origin: Literal["report", "ours"] = "ours"
     weight: int = 1
+    form: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses a slot that nothing fills."""
@@ -75,6 +83,9 @@ ENTITIES = (
     "group, product, work. Answer none if there are none.\n\nPost: {post}"
 )
 
+_SENTIMENTS = ("negative", "neutral", "positive")
+_EMOTIONS = ("anger", "joy", "optimism", "sadness")
+
 TEMPLATES = (
     # Trends
     Template(
@@ -87,6 +98,7 @@ TEMPLATES = (
     Template(
         name="trend-one-sentence",
         intent="trend_summary",
+        form={"sentences": 1},
         text="In one sentence, what is the mood around {event}? Use only what is said here.\n\n"
         "{posts}",
     ),
@@ -99,6 +111,7 @@ TEMPLATES = (
     Template(
         name="trend-bullets",
         intent="trend_summary",
+        form={"bullets": 3},
         text="Give three short bullet points on what people are discussing:\n\n{posts}",
     ),
     # What people say
@@ -150,38 +163,55 @@ TEMPLATES = (
         text="Write a reply, {style} in tone, to this {platform} post:\n\n{post}",
     ),
     # Sentiment
-    Template(name="sentiment-word", intent="sentiment", weight=3, text=SENTIMENT),
+    Template(
+        name="sentiment-word",
+        intent="sentiment",
+        weight=3,
+        form={"words": 1, "starts_with": _SENTIMENTS},
+        text=SENTIMENT,
+    ),
     Template(
         name="sentiment-because",
         intent="sentiment",
+        form={"starts_with": _SENTIMENTS},
         text="Is this post negative, neutral or positive? Give the label first, then the reason in"
         " one sentence.\n\n{post}",
     ),
     Template(
         name="sentiment-author",
         intent="sentiment",
+        form={"starts_with": _SENTIMENTS},
         text="How does the author feel about {event}: negative, neutral or positive? Start with"
         " the label and name the words that show it.\n\n{post}",
     ),
     # Emotion
-    Template(name="emotion-word", intent="emotion", weight=3, text=EMOTION),
+    Template(
+        name="emotion-word",
+        intent="emotion",
+        weight=3,
+        form={"words": 1, "starts_with": _EMOTIONS},
+        text=EMOTION,
+    ),
     Template(
         name="emotion-because",
         intent="emotion",
+        form={"starts_with": _EMOTIONS},
         text="Anger, joy, optimism or sadness: which one is strongest here? Label first, then one"
         " sentence on why.\n\n{post}",
     ),
     Template(
         name="emotion-reader",
         intent="emotion",
+        form={"starts_with": _EMOTIONS},
         text="Name the author's emotion (anger, joy, optimism or sadness), then say in one"
         " sentence how a kind stranger might answer.\n\n{post}",
     ),
     # Topic
-    Template(name="topic-word", intent="topic", weight=3, text=TOPIC),
+    Template(name="topic-word", intent="topic", weight=3, form={"words": 1}, text=TOPIC),
     Template(
         name="topic-tags",
         intent="topic",
+        form={"hashtags": 3},
         text="Suggest three hashtags under which this post would be found, without repeating one"
         " it already has.\n\n{post}",
     ),
@@ -213,6 +243,7 @@ TEMPLATES = (
     Template(
         name="rewrite-shorter",
         intent="tone_rewrite",
+        form={"max_words": 15},
         text="Cut this post to at most fifteen words; the tone should end up {style}.\n\n{post}",
     ),
     Template(
@@ -249,3 +280,53 @@ TEMPLATES = (
 )
 
 INTENTS = tuple(dict.fromkeys(t.intent for t in TEMPLATES))
+
+
+def load(path: str = "") -> tuple[Template, ...]:
+    """The templates that ship and, beside them, the user's own out of a JSON list; "": none.
+
+    Raises:
+      DataError: the file is missing or malformed, or a name is taken.
+      ConfigError: a text has a slot that nothing fills, or wording meant to get around a safeguard.
+    """
+    if not path:
+        return TEMPLATES
+    rows = read_json(Path(path))
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: expected a list of templates")
+    found = {template.name: template for template in TEMPLATES}
+    for number, row in enumerate(rows, start=1):
+        try:
+            template = from_json(Template, row)
+            named = template.slots
+        except (DataError, ValueError) as error:
+            raise DataError(f"{path}, template {number}: {error}") from None
+        if template.name in found or not named or template.weight < 1 or not template.intent:
+            raise DataError(
+                f"{path}, template {number}: expected a name that is not taken, an intent, a "
+                f"weight above 0 and a text with slots; got {template.name!r}, {template.text!r}"
+            )
+        lint.refuse(template.text, f"{path}, template {template.name},")
+        found[template.name] = template
+    return tuple(found.values())
+
+
+def fill(template: Template, cell: Cell, event: str, posts: tuple[Post, ...]) -> Prompt:
+    """The prompt that a template makes of a cell and the posts quoted in it."""
+    text = template.text.format(
+        topic=cell.topic,
+        event=event,
+        platform=cell.platform,
+        style=cell.style,
+        twist=TWISTS.get(cell.hardness, ""),
+        post=posts[0].text if posts else "",
+        posts="\n".join(f"{n}. [{p.platform}] {p.text}" for n, p in enumerate(posts, start=1)),
+    )
+    messages = (Message(role="user", content=text),)
+    return Prompt(
+        id=prompt_id(messages),
+        messages=messages,
+        cell=cell,
+        template=template.name,
+        posts=tuple(p.text for p in posts),
+    )

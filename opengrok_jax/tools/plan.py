@@ -44,6 +44,9 @@ def add(verbs: Any, epilog: str) -> None:
         help="phi-3-mini-4k, phi-3-medium-4k or phi-4: their sizes, in place of training.init",
     )
     verb.add_argument(
+        "--teacher", default="", metavar="NAME", help="the same, in place of training.teacher"
+    )
+    verb.add_argument(
         "--analytic", action="store_true", help="count by hand, in a second; do not compile"
     )
     verb.add_argument(
@@ -69,6 +72,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         rows=flags.rows,
         masked_file=flags.masked or (masked if masked.exists() and not told else None),
         model=flags.model,
+        teacher=flags.teacher,
+        k=sections["teacher"].get("top_logprobs", 0),
         analytic=flags.analytic,
         search=not flags.no_search,
     )

@@ -30,16 +30,22 @@ class Assembly(NamedTuple):
     Attributes:
       create: makes the model with its adapters, if any; call it under `create_sharded`.
       trainable: selects the parameters that are learnt.
-      base: shapes and dtypes of the parameters of the model without adapters.
+      base: abstract parameters of the model without adapters.
+      frozen: abstract parameters beside the state: with LoRA (base,), else ().
+      of_teacher: abstract parameters of the model beside the student; None = there is none.
       graph: of the model.
       optimizer: its update and its first state.
-      like: the abstract state, with shardings.
+      like: the abstract state.
       update: see `step.make_train_step`.
+
+    What is abstract has shapes, dtypes and shardings.
     """
 
     create: Callable[[], Phi3]
     trainable: nnx.filterlib.Filter
     base: Any
+    frozen: tuple[Any, ...]
+    of_teacher: Any
     graph: nnx.GraphDef
     optimizer: optax.GradientTransformation
     like: step.TrainState
@@ -71,6 +77,7 @@ def assemble(
     lora: Mapping[str, Any] | None = None,
     objective: Objective = HARD,
     teacher: Phi3Config | None = None,
+    teacher_dtype: str = "float32",
 ) -> Assembly:
     """Puts a fine-tuning together; allocates nothing, and `devices` need not be attached.
 
@@ -84,6 +91,8 @@ def assemble(
       lora: rank, alpha, targets of the adapters; None = all parameters are learnt.
       objective: what is minimised.
       teacher: sizes of the model beside the student, if the objective needs one.
+      teacher_dtype: what `of_teacher` takes its parameters to be stored in; a run takes them as
+        they are.
 
     Raises:
       ConfigError: a parameter does not divide by its part of the mesh.
@@ -115,6 +124,9 @@ def assemble(
         moments_dtype=moments_dtype,
     )
     like = step.abstract_state(abstract, adamw, devices, trainable)
+    beside = None
+    if teacher is not None:
+        beside = nnx.eval_shape(lambda: _only_run(teacher, dtype, teacher_dtype))
     update = step.make_train_step(
         graph,
         adamw,
@@ -124,12 +136,21 @@ def assemble(
         capacity=capacity,
         groups=step.row_groups(devices),
         objective=objective,
-        teacher=None if teacher is None else graph_of(teacher, dtype),
+        teacher=None if beside is None else nnx.graphdef(beside),
     )
-    base = nnx.state(abstract, adapters.BASE)
-    return Assembly(create, trainable, base, graph, adamw, like, update)
+    base = step.abstract_parameters(abstract, devices, adapters.BASE)
+    return Assembly(
+        create=create,
+        trainable=trainable,
+        base=base,
+        frozen=(base,) if lora else (),
+        of_teacher=None if beside is None else step.abstract_parameters(beside, devices),
+        graph=graph,
+        optimizer=adamw,
+        like=like,
+        update=update,
+    )
 
 
-def graph_of(config: Phi3Config, dtype: str) -> nnx.GraphDef:
-    """The graph of a model that is only run, without its parameters."""
-    return nnx.graphdef(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=dtype)))
+def _only_run(config: Phi3Config, dtype: str, param_dtype: str) -> Phi3:
+    return Phi3(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype)

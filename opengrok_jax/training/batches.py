@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, UInt32
 
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import MaskedExample
 from opengrok_jax.soft_file import ABSENT, SoftFile, response_positions
 from opengrok_jax.tokenizer import RESPONSE
 from opengrok_jax.training.packing import loss_capacity, pack
+from opengrok_jax.training.redraw import Redraw, example_keys
 
 Normalize = Literal["token", "example"]
 
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
       loss_weight: factor of this position's loss.
       norm_weight: its part of the number that the summed loss is divided by.
       soft: of what is predicted here; None where the objective reads none.
+      redraw: what another key_mask is drawn from; None = key_mask is taken as it is.
     """
 
     tokens: Int32[Any, "... T"]
@@ -52,10 +54,16 @@ class Batch(NamedTuple):
     loss_weight: Float32[Any, "... T"]
     norm_weight: Float32[Any, "... T"]
     soft: Soft | None = None
+    redraw: Redraw | None = None
 
 
 def check_examples(
-    examples: Sequence[MaskedExample], *, row_tokens: int, vocab_size: int, where: str
+    examples: Sequence[MaskedExample],
+    *,
+    row_tokens: int,
+    vocab_size: int,
+    where: str,
+    redrawn: bool = False,
 ) -> None:
     """Refuses examples that training would have to cut, skip or guess about.
 
@@ -64,6 +72,7 @@ def check_examples(
       row_tokens: T; an example must fit into one row.
       vocab_size: V of the model.
       where: the file, for the message.
+      redrawn: masks will be drawn again from keep_prob.
 
     Raises:
       DataError: an example has no response token to predict, is longer than a row, hides its
@@ -80,7 +89,7 @@ def check_examples(
             raise DataError(
                 f"{name} has no response token to learn from; drop it, or build the mask anew"
             )
-        if not example.key_mask[0]:
+        if not example.key_mask[0] or (redrawn and example.keep_prob[0] < 1):
             raise DataError(
                 f"{name} hides its first token, which would leave queries without any key; build "
                 "the mask anew with `opengrok mask`"
@@ -100,6 +109,8 @@ def fill(
     row_tokens: int,
     normalize: Normalize,
     soft_file: SoftFile | None = None,
+    redraw_keys: UInt32[np.ndarray, "N 2"] | None = None,
+    epochs: Sequence[int] = (),
 ) -> Batch:
     """The arrays of some rows. Position t bears loss if t+1 is of the same example's response.
 
@@ -123,12 +134,15 @@ def fill(
       row_tokens: T.
       normalize: "token" or "example".
       soft_file: gives `soft`.
+      redraw_keys: of all examples; gives `redraw`.
+      epochs: of each row, where there are keys.
     """
     shape = (len(rows), row_tokens)
     soft = None if soft_file is None else _no_soft(shape, soft_file.k)
     tokens, segment_ids, positions, targets = (np.zeros(shape, np.int32) for _ in range(4))
     loss_weight, norm_weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     key_mask = np.zeros(shape, bool)
+    redraw = None if redraw_keys is None else Redraw.empty(shape)
     for b, row in enumerate(rows):
         start = 0
         for segment, index in enumerate(row, start=1):
@@ -144,10 +158,15 @@ def fill(
             norm_weight[b, bearing if normalize == "token" else bearing[:1]] = 1
             if soft and soft_file and (stored := soft_file.rows(example)):
                 soft.ids[b, bearing], soft.logprobs[b, bearing] = stored.ids, stored.logprobs
+            if redraw and redraw_keys is not None:
+                redraw.keep_prob[b, start:end] = example.keep_prob
+                redraw.key[b, start:end] = redraw_keys[index]
+                redraw.epoch[b, start:end] = epochs[b]
             start = end
         positions[b, start:] = np.arange(row_tokens - start)
     assert key_mask[(positions == 0) & (segment_ids > 0)].all()
-    return Batch(tokens, segment_ids, positions, key_mask, targets, loss_weight, norm_weight, soft)
+    arrays = (tokens, segment_ids, positions, key_mask, targets, loss_weight, norm_weight)
+    return Batch(*arrays, soft, redraw)
 
 
 def _no_soft(shape: tuple[int, int], k: int) -> Soft:
@@ -162,7 +181,7 @@ class Packed:
       examples: of the split; each passed `check_examples`.
       rows: indices of the examples in each row.
       order: (steps, B) rows of each step, -1 = padding.
-      row_tokens, normalize, soft_file: as in `fill`.
+      row_tokens, normalize, soft_file, redraw_keys: as in `fill`.
     """
 
     examples: Sequence[MaskedExample]
@@ -171,16 +190,21 @@ class Packed:
     row_tokens: int
     normalize: Normalize
     soft_file: SoftFile | None = None
+    redraw_keys: UInt32[np.ndarray, "N 2"] | None = None
 
     def batch(self, index: int) -> Batch:
         """The arrays of step `index`, counted from 0."""
         rows = [self.rows[row] if row >= 0 else () for row in self.order[index]]
+        # An epoch is a permutation of all rows, one after the other without a gap.
+        seen = index * self.order.shape[1] + np.arange(self.order.shape[1])
         return fill(
             rows,
             self.examples,
             row_tokens=self.row_tokens,
             normalize=self.normalize,
             soft_file=self.soft_file,
+            redraw_keys=self.redraw_keys,
+            epochs=(seen // len(self.rows)).tolist(),
         )
 
     def ids(self, index: int) -> list[str]:
@@ -210,8 +234,12 @@ def packed(
     row_tokens: int,
     normalize: Normalize,
     soft_file: SoftFile | None = None,
+    redraw_seed: int | None = None,
 ) -> Packed:
-    """Packs a split; `order` says which rows each step takes, given their number."""
+    """Packs a split; `order` says which rows each step takes, given their number.
+
+    With `redraw_seed` the mask is drawn again in each epoch.
+    """
     rows = pack([len(example.tokens) for example in examples], row_tokens)
     return Packed(
         examples=examples,
@@ -220,4 +248,5 @@ def packed(
         row_tokens=row_tokens,
         normalize=normalize,
         soft_file=soft_file,
+        redraw_keys=None if redraw_seed is None else example_keys(redraw_seed, examples),
     )

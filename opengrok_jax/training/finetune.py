@@ -47,6 +47,7 @@ def run(
     teacher: str = "",
     soft_targets: str = "",
     rule: str = "exclude",
+    draw: str = "fixed",
     row_tokens: int = 512,
     rows_per_batch: int = 8,
     microbatches: int = 1,
@@ -101,6 +102,9 @@ def run(
       soft_targets: folder of stored log-probabilities, for `distill.loss` "topk"; "" = `soft`
         beside the masked file, where `opengrok mask` leaves those that an API told.
       rule: "none", "multiply" or "exclude", see `model.attention`.
+      draw: "fixed" = the stored mask in every epoch; "per_epoch" = drawn again from the stored
+        keep_prob in each epoch after the first, on the devices, see `redraw`. Evaluations always
+        read the stored one.
       row_tokens: T, tokens of a packed row; no example may be longer.
       rows_per_batch: B, rows of an update.
       microbatches: parts in which an update's rows go through the model, to save memory.

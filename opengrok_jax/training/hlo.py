@@ -5,7 +5,8 @@ sees one. The grammar: one computation per block, one instruction per line,
 
     %name = type opcode(%operand, ..), attribute=value, ..
 
-where TPUs put a collective that runs beside other work into several fusions with one channel.
+where TPUs put a collective that runs beside other work into several fusions with one channel, and
+spell a reduce-scatter as a fusion of an all-reduce and the slice that a device keeps of it.
 """
 
 from __future__ import annotations
@@ -102,9 +103,10 @@ def totals(text: str) -> Totals:
                 cycles, timed = cycles + times * int(found[1]), True
         for inner in _with_fused(computations, name):
             table = {i.name: i for i in computations[inner]}
+            root = next(i for i in computations[inner] if i.root)
             for instruction in computations[inner]:
                 flops += times * _matmul(instruction, table)
-                kind = instruction.opcode.removesuffix("-start")
+                kind = _kind(instruction, root)
                 if kind in COLLECTIVES:
                     channel = re.search(r"channel_id=(\d+)", instruction.rest)
                     key = channel[1] if channel else instruction.name
@@ -219,6 +221,14 @@ def _with_fused(computations: dict[str, list[Instruction]], name: str) -> Iterat
                 yield from _with_fused(computations, called)
 
 
+def _kind(instruction: Instruction, root: Instruction) -> str:
+    """What an instruction does among devices, in a computation that ends in `root`."""
+    kept = root.opcode == "dynamic-slice" and root.operands[0] == instruction.name
+    if instruction.opcode == "all-reduce" and kept:
+        return "reduce-scatter"
+    return instruction.opcode.removesuffix("-start")
+
+
 def _received(kind: str, instruction: Instruction) -> int:
     arrays = [a for a in instruction.arrays if a.shape or instruction.opcode == kind]
     if instruction.opcode.endswith("-start") and kind != "all-reduce":
@@ -226,8 +236,8 @@ def _received(kind: str, instruction: Instruction) -> int:
     size, n = sum(array.size for array in arrays), _group(instruction.rest)
     if kind == "all-reduce":
         return 2 * size * (n - 1) // n
-    if kind == "reduce-scatter":
-        return size * (n - 1)
+    if kind == "reduce-scatter":  # of the part that is kept, or as a TPU spells it of the whole
+        return size * (n - 1) // (n if instruction.opcode == "all-reduce" else 1)
     return size if kind.startswith("collective") else size * (n - 1) // n
 
 

@@ -11,27 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax import nnx
-from jax.sharding import AbstractMesh
-
-from opengrok_jax import hub
 from opengrok_jax.errors import ConfigError, MissingExtra
-from opengrok_jax.masked_file import read_masked
 from opengrok_jax.model import hf_config
-from opengrok_jax.model.config import Phi3Config, published
-from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.sharding import MESH_AXES, mesh_sizes, parameter_shardings
+from opengrok_jax.model.sharding import MESH_AXES, mesh_sizes
 from opengrok_jax.progress import say
 from opengrok_jax.training import (
     finetune,
-    objective,
     plan_analytic,
     plan_compile,
     plan_data,
+    plan_sources,
     settings,
 )
 from opengrok_jax.training.assembly import ASSEMBLED
-from opengrok_jax.training.flops import train_flops
 from opengrok_jax.training.plan_analytic import Parts, Work
 from opengrok_jax.training.plan_search import Probe, largest_fit
 from opengrok_jax.training.slices import Slice, parse_slice
@@ -54,6 +46,8 @@ def run(
     rows: int = 0,
     masked_file: Path | None = None,
     model: str = "",
+    teacher: str = "",
+    k: int = 0,
     analytic: bool = False,
     search: bool = True,
     most_compilations: int = 8,
@@ -68,6 +62,8 @@ def run(
       rows: of the data set, once packed.
       masked_file: packs what `opengrok mask` wrote; one of the three at most.
       model: a name of `model.config.PUBLISHED` in place of `training["init"]`.
+      teacher: the same in place of `training["teacher"]`.
+      k: slots of stored distributions that are not there yet; 0 = as many as `soft-targets` stores.
       analytic: does not compile, even if it could.
       search: also looks for the largest microbatch that fits.
       most_compilations: that the search may cost.
@@ -88,20 +84,14 @@ def run(
         if value < 0:
             raise ConfigError(f"{name} is {value!r}; expected 0 or more")
     given = _defaults() | dict(training)
-    settings.check(given | ({"init": settings.SCRATCH} if model else {}))
-    adapters = settings.lora_options(given["lora"], given["init"])
-    if adapters or objective.read(given["distill"] or {}) != objective.HARD:
-        raise ConfigError(
-            "lora and distill are not planned for, only the full fine-tuning on the answers "
-            "themselves, which needs more memory than adapters: leave both out to plan that"
-        )
-    config = _config(given, model, masked_file)
+    sources = plan_sources.read(given, model=model, teacher=teacher, masked_file=masked_file, k=k)
+    config = sources.config
     sizes = mesh_sizes(wanted.devices, wanted.name, **given["mesh"])
     parts = Parts(*(sizes[axis] for axis in MESH_AXES))
     microbatches, row_tokens = given["microbatches"], given["row_tokens"]
     settings.check_rows(given["rows_per_batch"], microbatches, parts.rows)
     per_device = given["rows_per_batch"] // microbatches // parts.rows
-    _check_parameters(config, sizes)
+    plan_sources.check_parameters(sources, sizes)
     data = plan_data.measure(
         given, parts, tokens=tokens, rows=rows, masked_file=masked_file, config=config
     )
@@ -121,7 +111,12 @@ def run(
             row_tokens=row_tokens,
             microbatches=microbatches,
             loss_share=data.loss_share,
-            dense=given.get("attention", "dense") == "dense",
+            dense=given["attention"] == "dense",
+            adapters=sources.lora,
+            objective=sources.aim,
+            k=sources.k,
+            teacher=sources.teacher,
+            teacher_dtype=sources.teacher_dtype,
             **{name: given[name] for name in ("remat", "dtype", "param_dtype", "moments_dtype")},
         )
 
@@ -142,6 +137,13 @@ def run(
                 "capacity": -(-data.capacity * count // per_device),
                 "steps": data.steps,
                 "settings": {name: given[name] for name in ASSEMBLED},
+                "lora": sources.lora,
+                "distill": given["distill"],
+                "k": sources.k,
+                "teacher_json": hf_config.write(sources.teacher, sources.teacher_dtype)
+                if sources.teacher
+                else "",
+                "teacher_dtype": sources.teacher_dtype,
             }
         )
         if answer["fits"]:
@@ -200,7 +202,7 @@ def run(
             },
         },
         "flops": {
-            "model": train_flops(config, work(per_device).load()),
+            "model": plan_analytic.model_flops(work(per_device)),
             "executed": round(plan_analytic.executed_flops(work(per_device)) * wanted.devices),
             "matrix_products": asked.answer.get("matmul_flops"),
             "xla_loops_once": asked.answer.get("xla_flops"),
@@ -226,38 +228,6 @@ def run(
 def _defaults() -> dict[str, Any]:
     parameters = inspect.signature(finetune.run).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def _config(given: Mapping[str, Any], model: str, masked_file: Path | None) -> Phi3Config:
-    if model:
-        config = published(model)
-        if given["row_tokens"] > (longest := config.max_position_embeddings):
-            raise ConfigError(
-                f"row_tokens is {given['row_tokens']}; expected at most the model's "
-                f"max_position_embeddings {longest}"
-            )
-        return config
-    vocab = given["model"].get("vocab_size") or 0
-    if masked_file:
-        vocab = settings.tokenizer_vocab(read_masked(masked_file)[1], masked_file)
-    if given["init"] == settings.SCRATCH and not vocab:
-        raise ConfigError(
-            "the size of the vocabulary comes from the data, which is not there yet: run "
-            "`opengrok mask` first, or give --masked FILE or --model NAME"
-        )
-    scratch = given["init"] == settings.SCRATCH
-    return settings.model_config(
-        init=None if scratch else hub.folder_of(given["init"], weights=False),
-        model=given["model"],
-        row_tokens=given["row_tokens"],
-        tokenizer_vocab=vocab,
-    )
-
-
-def _check_parameters(config: Phi3Config, sizes: Mapping[str, int]) -> None:
-    """Raises ConfigError unless every parameter divides by its part of the mesh."""
-    mesh: Any = AbstractMesh(tuple(sizes.values()), tuple(sizes))
-    parameter_shardings(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0))), mesh)
 
 
 def _memory(work: Work, asked: Probe) -> dict[str, int]:

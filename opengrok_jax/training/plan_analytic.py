@@ -7,13 +7,14 @@ estimate against them: it is within 5 %. "none" and "dots" were not compared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.training.chips import Chip
 from opengrok_jax.training.flops import Load, matrix_sizes, train_flops
-from opengrok_jax.training.losses import CHUNK
+from opengrok_jax.training.objective import FULL, HARD, Objective
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -50,6 +51,10 @@ class Work:
       remat: policy of the blocks.
       dtype, param_dtype, moments_dtype: of products, of stored parameters and moments.
       dense: does attention form its scores, (T, T) a head?
+      adapters: rank and targets of LoRA; None = everything is trained.
+      objective: what is minimised.
+      k: slots of the stored distributions.
+      teacher, teacher_dtype: the model beside the student, and what it is stored in.
     """
 
     config: Phi3Config
@@ -63,11 +68,21 @@ class Work:
     param_dtype: str
     moments_dtype: str = "float32"
     dense: bool = False
+    adapters: Mapping[str, Any] | None = None
+    objective: Objective = HARD
+    k: int = 0
+    teacher: Phi3Config | None = None
+    teacher_dtype: str = "float32"
 
     @property
     def tokens(self) -> int:
         """Of a device and microbatch."""
         return self.rows * self.row_tokens
+
+    @property
+    def again(self) -> bool:
+        """Whether the backward pass computes each block anew."""
+        return self.remat in ("full", "offload")
 
     def load(self) -> Load:
         """Of the whole update: full rows of one segment, the most that they can cost."""
@@ -89,6 +104,20 @@ def parameters(config: Phi3Config) -> int:
     return layers + head + norms + (0 if config.tie_word_embeddings else head)
 
 
+def adapter_parameters(work: Work, fsdp: int = 1, tensor: int = 1) -> int:
+    """How many numbers the adapters have, or a device of a mesh holds of them."""
+    config, (model, inner, qkv) = work.config, _widths(work, tensor=1)
+    other = {
+        "qkv_proj": qkv,
+        "o_proj": config.num_attention_heads * config.head_dim,
+        "gate_up_proj": 2 * inner,
+        "down_proj": inner,
+    }
+    given = work.adapters or {"targets": (), "rank": 0}
+    widths = sum(model // fsdp + other[name] // tensor for name in given["targets"])
+    return config.num_hidden_layers * given["rank"] * widths
+
+
 def memory(work: Work) -> dict[str, int]:
     """Bytes of a device: parameters, optimizer, gradients, saved, working, head, peak.
 
@@ -96,24 +125,41 @@ def memory(work: Work) -> dict[str, int]:
     """
     config, parts, width = work.config, work.parts, BYTES[work.dtype]
     count = parameters(config) // parts.state
+    of_adapters = adapter_parameters(work, parts.fsdp, parts.tensor)
+    trained = of_adapters if work.adapters else count
     state = {
-        "parameters": count * BYTES[work.param_dtype],
-        "optimizer": 2 * BYTES[work.moments_dtype] * count,
-        "gradients": 4 * count,
+        "parameters": count * BYTES[work.param_dtype] + 4 * of_adapters,
+        "optimizer": 2 * BYTES[work.moments_dtype] * trained,
+        # One microbatch's stand beside the sum of those before it.
+        "gradients": (4 if work.microbatches == 1 else 8) * trained,
     }
+    if work.teacher:
+        held = parameters(work.teacher) // parts.state * BYTES[work.teacher_dtype]
+        state |= {"teacher": held}
+    if work.k:
+        state |= {"soft_targets": work.microbatches * work.tokens * work.k * 8}
     saved, working = saved_per_token(work), working_per_token(work)
     layers = config.num_hidden_layers
-    positions = min(round(work.tokens * work.loss_share), CHUNK)
-    # Logits and their gradient in float32, and once more in what they are multiplied in.
-    head = positions * config.vocab_size // parts.tensor * (4 + 4 + width)
-    weights = 3 * matrix_sizes(config)[0] // layers // parts.tensor * width  # a layer, gathered
+    positions = min(round(work.tokens * work.loss_share), work.objective.chunk)
+    # A layer's matrices, gathered, for this layer and the next, and the gradient of them.
+    gathered = matrix_sizes(config)[0] // layers // parts.tensor * width
     result = state | {
         "saved": saved * layers * work.tokens,
-        "working": working * work.tokens + weights,
-        "head": head,
+        "working": working * work.tokens + (1 if work.adapters else 3) * gathered,
+        "head": positions * config.vocab_size // parts.tensor * _per_logit(work),
     }
     held = sum(state.values()) + result["saved"]
-    return result | {"peak": held + max(result["working"], head)}
+    return result | {"peak": held + max(result["working"], result["head"])}
+
+
+def _per_logit(work: Work) -> int:
+    """Bytes: logits and their gradient in float32, and once more in what they are multiplied in.
+
+    A divergence has the teacher's beside them, and logarithms of both.
+    """
+    more = {"topk": 4} | dict.fromkeys(FULL, 16)
+    kept = 4 if work.adapters else 8  # a frozen head needs the logits' gradient once, not twice
+    return kept + BYTES[work.dtype] + more.get(work.objective.loss, 0)
 
 
 def saved_per_token(work: Work) -> int:
@@ -139,8 +185,8 @@ def working_per_token(work: Work) -> int:
     return live + (_scores(work) if work.dense else 0)
 
 
-def _widths(work: Work) -> tuple[int, int, int]:
-    config, tensor = work.config, work.parts.tensor
+def _widths(work: Work, tensor: int = 0) -> tuple[int, int, int]:
+    config, tensor = work.config, tensor or work.parts.tensor
     qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
     return config.hidden_size, config.intermediate_size // tensor, qkv // tensor
 
@@ -151,42 +197,93 @@ def _scores(work: Work) -> int:
     return heads * work.row_tokens * (4 + BYTES[work.dtype])
 
 
+def model_flops(work: Work) -> int:
+    """Of an update on all devices, as `flops.train_flops` counts."""
+    adapters = adapter_parameters(work) if work.adapters else None
+    return train_flops(work.config, work.load(), adapters)
+
+
 def executed_flops(work: Work) -> float:
-    """Floating-point operations of a device in an update: the model's, and what remat repeats."""
-    devices = work.parts.rows * work.parts.tensor
-    flops = train_flops(work.config, work.load())
-    forward = flops / 3
-    again = {"none": 0.0, "dots": 0.1, "full": 1.0, "offload": 1.0}[work.remat]
-    return (flops + again * forward) / devices
+    """Floating-point operations of a device in an update.
+
+    The model's, what remat repeats, and the teacher's forward pass.
+    """
+    load = work.load()
+    flops = (
+        model_flops(work)
+        + train_flops(work.config, load)
+        / 3
+        * ({"none": 0.0, "dots": 0.1, "full": 1.0, "offload": 1.0}[work.remat])
+    )
+    if work.teacher:
+        heard = load if work.objective.loss in FULL else load._replace(loss_tokens=0)
+        flops += train_flops(work.teacher, heard) / 3
+    return flops / (work.parts.rows * work.parts.tensor)
 
 
 def received(work: Work) -> int:
     """Bytes that a device receives in an update, each ring as in `hlo.Totals`.
 
-    Under `fsdp` every microbatch gathers the matrices forwards and backwards (and once more for
-    remat) in the product's dtype, and scatters the gradient in it; under `data` the gradient is
-    summed; under `tensor` each block sums its two outputs forwards and backwards.
+    Read off compiled programs (the figures stand in the tests). Under `fsdp` every microbatch
+    gathers the blocks' matrices forwards and backwards, those of attention once more where a block
+    is computed anew, the embedding once, and the head once, or twice a chunk where there are
+    several; it scatters the blocks' gradients, all this in the product's dtype, and those of
+    embedding and head (again a chunk each) in float32. `data` sums the gradients of the blocks, at
+    the end that of the head, and that of the embedding over all devices before it is cut. Under
+    `tensor` each block sums its two outputs forwards and the gradients of its two inputs backwards,
+    and attention's output anew, and what the fused projections give is sorted by heads.
     """
     config, parts, width = work.config, work.parts, BYTES[work.dtype]
-    count = parameters(config)
-    passes = 2 + (work.remat != "none") + 1
-    ring = (parts.fsdp - 1) / parts.fsdp
-    total = passes * work.microbatches * ring * count / parts.tensor * width
-    total += work.microbatches * 2 * (parts.data - 1) / parts.data * 4 * count / parts.state
-    sums = 2 * config.num_hidden_layers * (2 + (work.remat in ("full", "offload")))
-    ring = 2 * (parts.tensor - 1) / parts.tensor
-    total += work.microbatches * sums * ring * work.tokens * config.hidden_size * width
-    return round(total)
+    blocks, table = matrix_sizes(config)
+    model, inner, qkv = _widths(work, tensor=1)
+    mixed = config.num_attention_heads * config.head_dim
+    attention = config.num_hidden_layers * model * (qkv + mixed)
+    ring, of_data = (parts.fsdp - 1) / parts.fsdp, 2 * (parts.data - 1) / parts.data
+    chunks = _chunks(work)
+    of_embedding = width if parts.tensor == 1 else 4
+    gathered = width * (2 * blocks + work.again * attention) + of_embedding * table
+    gathered += width * table * (1 if chunks == 1 else 2 * chunks)
+    each, once = ring * gathered, 0.0  # a microbatch, and an update
+    if not work.adapters:
+        each += ring * (width * blocks + 4 * table * chunks) + of_data * width * blocks / parts.fsdp
+        once += of_data * 4 * table / parts.fsdp
+        if not config.tie_word_embeddings:
+            whole = 2 * (parts.rows - 1) / parts.rows if parts.data > 1 else ring
+            each += whole * 4 * table
+    if work.teacher:
+        of_teacher, its_table = matrix_sizes(work.teacher)
+        heard = 2 * chunks if work.objective.loss in FULL else 0
+        heard = min(heard, 1) if chunks == 1 else heard
+        each += ring * (width * (of_teacher + heard * its_table) + of_embedding * its_table)
+    if parts.tensor > 1:
+        passes = 2 + work.again
+        around = 2 * (parts.tensor - 1) / parts.tensor
+        sums = (2 + passes) * around * model
+        moved = passes * (qkv + 2 * inner) / parts.tensor
+        of_blocks = config.num_hidden_layers * work.tokens * (sums + moved) * width
+        of_head = around * round(work.tokens * work.loss_share) * model * 4
+        each += (of_blocks + of_head) * parts.tensor  # divided below
+    return round((work.microbatches * each + once) / parts.tensor)
+
+
+def _chunks(work: Work) -> int:
+    """In how many parts the loss-bearing positions of a microbatch meet the head."""
+    return max(-(-round(work.tokens * work.loss_share) // work.objective.chunk), 1)
 
 
 def memory_traffic(work: Work) -> int:
     """Bytes between a device and its memory: what cannot stay in its caches."""
     config, parts, width = work.config, work.parts, BYTES[work.dtype]
     count = parameters(config)
+    trained = adapter_parameters(work, parts.fsdp, parts.tensor) * parts.state
+    trained = trained if work.adapters else count
+    kept_in = 4 if work.adapters else BYTES[work.param_dtype]
     moments = 2 * BYTES[work.moments_dtype]  # each read and written, as the parameters are
-    update = (2 * BYTES[work.param_dtype] + 2 * moments + 4) * count / parts.state
-    passes = work.microbatches * (3 + (work.remat != "none"))
+    update = (2 * kept_in + 2 * moments + 4) * trained / parts.state
+    passes = work.microbatches * (3 - bool(work.adapters) + (work.remat != "none"))
     weights = passes * count / parts.tensor * width
+    if work.teacher:
+        weights += work.microbatches * parameters(work.teacher) / parts.tensor * width
     kept = 2 * saved_per_token(work) * config.num_hidden_layers
     touched = 3 * working_per_token(work) * config.num_hidden_layers
     return round(update + weights + work.microbatches * work.tokens * (kept + touched))

@@ -24,7 +24,7 @@ from jax.experimental import topologies
 from opengrok_jax.errors import ConfigError, TrainingError, UserError
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.sharding import make_mesh
-from opengrok_jax.training import hlo, step
+from opengrok_jax.training import hlo, objective, step
 from opengrok_jax.training.assembly import assemble
 from opengrok_jax.training.slices import Slice, parse_slice
 
@@ -99,6 +99,11 @@ def compile_step(
     capacity: int,
     steps: int,
     settings: Mapping[str, Any],
+    lora: Mapping[str, Any] | None = None,
+    distill: Mapping[str, Any] | None = None,
+    k: int = 0,
+    teacher_json: str = "",
+    teacher_dtype: str = "float32",
 ) -> dict[str, Any]:
     """What the compiler says of one update.
 
@@ -112,10 +117,16 @@ def compile_step(
       capacity: loss-bearing positions of a device and microbatch.
       steps: updates in all.
       settings: those of `assembly.ASSEMBLED`.
+      lora: rank, alpha and targets; None = a full fine-tuning.
+      distill: as in `finetune.run`.
+      k: slots of the stored distributions; 0 = the objective reads none.
+      teacher_json: config.json of the model beside the student; "" = there is none.
+      teacher_dtype: what its parameters are stored in.
 
     Returns:
-      fits, compile_seconds, jax, libtpu; where it fits: memory (bytes of parameters, optimizer,
-      arguments, peak), xla_flops, matmul_flops, cycles, collectives; else: needs, has (bytes).
+      fits, compile_seconds, jax, libtpu; where it fits: memory (bytes of parameters, those of base
+      and teacher among them, optimizer, arguments, peak), xla_flops, matmul_flops, cycles,
+      collectives; else: needs, has (bytes).
 
     Raises:
       ConfigError: no such slice, or a mesh that does not divide by it or by the model.
@@ -124,18 +135,31 @@ def compile_step(
     devices = make_mesh(**cast(Any, dict(mesh)), devices=slice_devices(parse_slice(slice)))
     groups = step.row_groups(devices)
     config = hf_config.read(json.loads(config_json))
-    made = assemble(config, devices, steps=steps, capacity=capacity, **cast(Any, dict(settings)))
+    made = assemble(
+        config,
+        devices,
+        steps=steps,
+        capacity=capacity,
+        lora=lora,
+        objective=objective.read(distill or {}),
+        teacher=hf_config.read(json.loads(teacher_json)) if teacher_json else None,
+        teacher_dtype=teacher_dtype,
+        **cast(Any, dict(settings)),
+    )
     batch = step.abstract_batch(
         devices,
         microbatches=microbatches,
         rows=microbatches * rows_per_device * groups,
         row_tokens=row_tokens,
+        k=k,
     )
+    arguments = (made.like, batch, *made.frozen)
     start = time.monotonic()
     about: dict[str, Any] = {"jax": jax.__version__, "libtpu": version("libtpu")}
     try:
         with jax.set_mesh(devices):
-            compiled = cast(Any, made.update).lower(made.like, batch).compile()
+            update = cast(Any, made.update)
+            compiled = update.lower(*arguments, of_teacher=made.of_teacher).compile()
     except jax.errors.JaxRuntimeError as error:
         needs, has = too_much(str(error))
         return about | {
@@ -151,7 +175,7 @@ def compile_step(
         "fits": True,
         "compile_seconds": seconds,
         "memory": {
-            "parameters": _bytes_on_device(made.like.params),
+            "parameters": _bytes_on_device((made.like.params, made.frozen, made.of_teacher)),
             "optimizer": _bytes_on_device(made.like.opt_state),
             "arguments": memory.argument_size_in_bytes,
             "peak": memory.peak_memory_in_bytes,

@@ -10,6 +10,7 @@ from opengrok_jax.masked_file import read_masked
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.training import batches, packing
 from opengrok_jax.training.plan_analytic import Parts
+from opengrok_jax.training.splits import of_split
 
 
 class Data(NamedTuple):
@@ -59,7 +60,7 @@ def measure(
         "seed": given["seed"],
     }
     if masked_file:
-        examples = [e for e in read_masked(masked_file)[0] if e.split == "train"]
+        examples = of_split(read_masked(masked_file, [])[0], "train")
         where = str(masked_file)
         batches.check_examples(
             examples, row_tokens=row_tokens, vocab_size=config.vocab_size, where=where

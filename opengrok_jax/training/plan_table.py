@@ -14,6 +14,8 @@ _NAMES = {
     "parameters": "parameters",
     "optimizer": "optimizer moments",
     "gradients": "gradients",
+    "teacher": "the teacher's parameters",
+    "soft_targets": "stored distributions",
     "saved": "saved activations",
     "working": "a layer's activations while it goes backwards",
     "head": "logits of one chunk (not at the same time)",

@@ -23,6 +23,7 @@ from opengrok_jax.training.optimizer import KEPT_IN_BFLOAT16, Schedule
 
 SCRATCH = "scratch"
 DTYPES = ("float32", "bfloat16")
+DRAWS = ("fixed", "per_epoch")
 VOCAB_MULTIPLE = 64  # a vocabulary that divides over devices and fills vector registers
 
 # They change where and how the same run is computed, not what is computed: a run that was stopped
@@ -31,6 +32,7 @@ FREE = ("attention", "mesh", "microbatches", "remat", "save_every", "tensorboard
 
 _CHOICES = {
     "rule": get_args(Rule),
+    "draw": DRAWS,
     "normalize": get_args(Normalize),
     "schedule": get_args(Schedule),
     "attention": get_args(Implementation),
@@ -84,6 +86,9 @@ def check(given: Mapping[str, Any]) -> None:
         _require(isinstance(given[name], str), name, given[name], "a name, or ''")
     flag = given["tensorboard"]
     _require(isinstance(flag, bool), "tensorboard", flag, "True or False")
+    if given["rule"] == "none":
+        expected = "'fixed' with rule 'none', which reads no mask"
+        _require(given["draw"] == "fixed", "draw", given["draw"], expected)
     rows, microbatches = given["rows_per_batch"], given["microbatches"]
     expected = f"a divisor of rows_per_batch {rows}"
     _require(rows % microbatches == 0, "microbatches", microbatches, expected)
@@ -232,6 +237,17 @@ def tokenizer_vocab(provenance: Mapping[str, Any], where: Path) -> int:
             "`opengrok mask` writes it"
         )
     return size
+
+
+def mask_seed(provenance: Mapping[str, Any], where: Path) -> int:
+    """The seed that a masked file was drawn with; DataError if the file does not say."""
+    seed = provenance.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise DataError(
+            f"{where} says seed {seed!r}; draw 'per_epoch' goes on with the seed of the mask, as "
+            "`opengrok mask` writes it"
+        )
+    return seed
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:

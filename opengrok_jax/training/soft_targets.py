@@ -17,7 +17,7 @@ from jaxtyping import Array, Float32, Int32
 
 from opengrok_jax import hub, soft_file, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
-from opengrok_jax.masked_file import read_masked
+from opengrok_jax.masked_file import digest, read_masked
 from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import make_mesh
@@ -27,6 +27,7 @@ from opengrok_jax.soft_file import SoftRows, response_positions
 from opengrok_jax.training import batches, packing, settings, step
 from opengrok_jax.training.losses import CHUNK, gather
 
+K = 32  # log-probabilities of a distribution, unless told otherwise
 ROWS_PER_PART = 512
 BEGUN = "begun.json"  # what the parts so far were made from
 
@@ -36,7 +37,7 @@ def run(
     masked_file: Path,
     teacher: str | Path,
     out: Path,
-    k: int = 32,
+    k: int = K,
     row_tokens: int = 0,
     rows_per_batch: int = 8,
     dtype: str = "float32",
@@ -63,13 +64,13 @@ def run(
       StorageError: the disk refused.
     """
     out, masked_file = Path(out), Path(masked_file)
-    examples, provenance = read_masked(masked_file)
+    examples, provenance = read_masked(masked_file, [])
     if not examples:
         raise DataError(f"{masked_file} holds no example")
     longest = max(len(example.tokens) for example in examples)
     row_tokens = row_tokens or longest
     identity = {
-        "masked_file": storage.file_sha256(masked_file),
+        "masked_file": digest(masked_file),
         "teacher": str(teacher),
         "k": k,
         "row_tokens": row_tokens,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opengrok_jax import hub, storage, tokenizer_files
-from opengrok_jax.masked_file import read_masked
+from opengrok_jax.masked_file import digest, read_masked
 from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.progress import say
@@ -60,7 +60,8 @@ def read_sources(given: Mapping[str, Any], aim: Objective) -> Sources:
       DataError: examples or soft targets that are missing or cannot be learnt from.
     """
     masked_file = Path(given["masked_file"])
-    examples, provenance = read_masked(masked_file)
+    redraws = given["draw"] == "per_epoch"
+    examples, provenance = read_masked(masked_file, ["keep_prob"] if redraws else [])
     init = None if given["init"] == settings.SCRATCH else hub.folder_of(given["init"])
     tokenizer = tokenizer_files.handed_over(masked_file, provenance)
     config = settings.model_config(
@@ -84,7 +85,7 @@ def read_sources(given: Mapping[str, Any], aim: Objective) -> Sources:
             tokenizer_files.check_same(tokenizer, teacher)
         objective.check_teacher(config, teacher_config, aim)
 
-    digests = {"data": storage.file_sha256(masked_file)}
+    digests = {"data": digest(masked_file)}
     soft = None
     if aim.needs_soft_targets:
         folder = Path(given["soft_targets"] or masked_file.parent / "soft")
@@ -95,6 +96,7 @@ def read_sources(given: Mapping[str, Any], aim: Objective) -> Sources:
         masked_file=masked_file,
         vocab_size=config.vocab_size,
         soft_file=soft,
+        redraw_seed=settings.mask_seed(provenance, masked_file) if redraws else None,
         **{name: given[name] for name in PACKED},
     )
     figures = {

@@ -19,6 +19,29 @@ from opengrok_jax.training.batches import Normalize, Packed, check_examples, pac
 from opengrok_jax.training.step import place
 
 
+class _Chosen(Sequence[MaskedExample]):
+    """Some examples of a sequence that makes them when they are asked for."""
+
+    def __init__(self, examples: Sequence[MaskedExample], places: np.ndarray):
+        self._examples, self._places = examples, places
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One of them; of a slice, a sequence like this one."""
+        if isinstance(index, slice):
+            return _Chosen(self._examples, self._places[index])
+        return self._examples[int(self._places[index])]
+
+
+def of_split(examples: Sequence[MaskedExample], name: str) -> Sequence[MaskedExample]:
+    """The examples of one split, in order; none of them is held."""
+    places = np.array([at for at, e in enumerate(examples) if e.split == name], np.int64)
+    return _Chosen(examples, places)
+
+
 def pack_splits(
     examples: Sequence[MaskedExample],
     *,
@@ -33,6 +56,7 @@ def pack_splits(
     normalize: Normalize,
     seed: int,
     soft_file: SoftFile | None = None,
+    redraw_seed: int | None = None,
 ) -> tuple[Packed, Packed | None]:
     """The train split in the order in which it is learnt, and the validation split.
 
@@ -42,31 +66,40 @@ def pack_splits(
       row_tokens, rows_per_batch, microbatches, epochs, max_steps, eval_every, normalize, seed: as
         in `finetune.run`; with eval_every 0 there is no validation split.
       soft_file: distributions for the train split.
+      redraw_seed: of the masks of the train split, which change with each epoch; None = they stay
+        as they are stored. The validation split always does.
 
     Raises:
       DataError: a split is empty, or an example cannot be learnt from.
     """
-    check_examples(examples, row_tokens=row_tokens, vocab_size=vocab_size, where=str(masked_file))
-    of_split = {name: [e for e in examples if e.split == name] for name in ("train", "valid")}
+    check_examples(
+        examples,
+        row_tokens=row_tokens,
+        vocab_size=vocab_size,
+        where=str(masked_file),
+        redrawn=redraw_seed is not None,
+    )
+    splits = {name: of_split(examples, name) for name in ("train", "valid")}
     for name in ("train", "valid") if eval_every else ("train",):
-        if not of_split[name]:
+        if not splits[name]:
             raise DataError(
                 f"{masked_file} has no {name} examples; raise the share of the split when the "
                 "answers are curated" + (", or set eval_every to 0" if name == "valid" else "")
             )
     train = packed(
-        of_split["train"],
+        splits["train"],
         lambda rows: packing.data_order(
             rows, rows_per_batch=rows_per_batch, epochs=epochs, max_steps=max_steps, seed=seed
         ),
         row_tokens=row_tokens,
         normalize=normalize,
         soft_file=soft_file,
+        redraw_seed=redraw_seed,
     )
     if not eval_every:
         return train, None
     in_order = partial(packing.in_order, rows_per_batch=rows_per_batch // microbatches)
-    return train, packed(of_split["valid"], in_order, row_tokens=row_tokens, normalize=normalize)
+    return train, packed(splits["valid"], in_order, row_tokens=row_tokens, normalize=normalize)
 
 
 def soft_share(train: Packed, vocab_size: int) -> float:

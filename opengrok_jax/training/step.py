@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.sharding import RULES, parameter_shardings
-from opengrok_jax.training.batches import Batch
+from opengrok_jax.training.batches import Batch, Soft
 from opengrok_jax.training.objective import HARD, Objective, summed_loss
 
 
@@ -46,6 +46,17 @@ class StepReport(NamedTuple):
     learning_rate: jax.Array
 
 
+def abstract_parameters(
+    model: nnx.Module, mesh: Mesh | AbstractMesh, which: nnx.filterlib.Filter = nnx.Param
+) -> Any:
+    """Shapes, dtypes and shardings of the parameters that `which` selects; see `abstract_state`."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        nnx.state(model, which),
+        nnx.filter_state(parameter_shardings(model, mesh), which),
+    )
+
+
 def abstract_state(
     model: nnx.Module,
     optimizer: optax.GradientTransformation,
@@ -59,22 +70,22 @@ def abstract_state(
     Raises:
       ConfigError: a parameter does not divide by its part of the mesh.
     """
-    params = nnx.state(model, trainable)
-    of_params = nnx.filter_state(parameter_shardings(model, mesh), trainable)
+    params = abstract_parameters(model, mesh, trainable)
     moments = jax.eval_shape(lambda p: optimizer.init(_float32(p)), params)
     whole = NamedSharding(mesh, PartitionSpec())
     of_moments = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,
         moments,
-        of_params,
+        jax.tree.map(lambda x: x.sharding, params),
         transform_non_params=lambda _: whole,
     )
-    return jax.tree.map(
+    moments = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, moments),
-        TrainState(whole, of_params, of_moments),
+        moments,
+        of_moments,
     )
+    return TrainState(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole), params, moments)
 
 
 def new_state(
@@ -211,15 +222,22 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
 
 
 def abstract_batch(
-    mesh: Mesh | AbstractMesh, *, microbatches: int, rows: int, row_tokens: int
+    mesh: Mesh | AbstractMesh, *, microbatches: int, rows: int, row_tokens: int, k: int = 0
 ) -> Batch:
-    """What `place` gives for `rows` rows, M > 0 microbatches, without the numbers."""
+    """What `place` gives for `rows` rows, M > 0 microbatches, without the numbers.
+
+    `k` > 0 adds stored distributions of so many slots.
+    """
     shape, sharding = (microbatches, rows // microbatches, row_tokens), _of_rows(mesh, microbatches)
     integers, flags, floats = (
         jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for dtype in (jnp.int32, jnp.bool_, jnp.float32)
     )
-    return Batch(integers, integers, integers, flags, integers, floats, floats)
+    soft = None
+    if k:
+        slots = [x.update(shape=(*shape, k)) for x in (integers, floats)]
+        soft = Soft(*slots)
+    return Batch(integers, integers, integers, flags, integers, floats, floats, soft)
 
 
 def row_groups(mesh: Mesh | AbstractMesh) -> int:

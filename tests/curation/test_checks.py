@@ -1,21 +1,39 @@
+from typing import Any
+
 import pytest
 
 from opengrok_jax.curation import checks
-from opengrok_jax.curation.checks import CHECKS, PROSE, Reason, Settings, judge
-from opengrok_jax.errors import ConfigError
+from opengrok_jax.curation.checks import CHECKS, judge
+from opengrok_jax.curation.looks import PROSE, Reason, Settings
 from opengrok_jax.prompts.templates import INTENTS
 from tests.curation.curation_rows import prompt, response
 
 FINE = "People are glad about the free buses, though some wonder who will pay for them."
 
 
-def reason(text, to=None, settings=None, **more):
+def first(text, to=None, settings=None, **more) -> Any:
     to = to or prompt()
-    return judge(to, response(text, to, **more), settings or Settings())[1].reason
+    _, findings = judge(to, response(text, to, **more), settings or Settings())
+    return next((f for f in findings if f.certain), None)
 
 
-def test_a_good_answer_is_kept():
-    assert judge(prompt(), response(FINE), Settings()) == ("", checks.KEEP)
+def reason(*given, **more):
+    found = first(*given, **more)
+    return found.reason if found else ""
+
+
+def test_a_good_answer_has_scores_and_no_finding():
+    scores, findings = judge(prompt(), response(FINE), Settings())
+    assert findings == []
+    assert scores.keys() == {
+        "presence",
+        "finish",
+        "refusal",
+        "harm",
+        "length",
+        "repetition",
+        "echo",
+    }
 
 
 @pytest.mark.parametrize(
@@ -28,61 +46,29 @@ def test_a_good_answer_is_kept():
         ("word " * 401, "length", Reason.TOO_LONG),
         ("They should all be shot, says one.", "harm", Reason.HARMFUL),
         ("Sorry, but I can't help with that.", "refusal", Reason.REFUSAL),
+        ("so good " * 20, "repetition", Reason.REPETITIVE),
     ],
 )
 def test_each_fault_has_its_reason_its_check_and_evidence(text, check, expected):
-    name, verdict = judge(prompt(), response(text), Settings())
-    assert (name, verdict.keep, verdict.reason) == (check, False, expected)
-    assert verdict.detail
+    found = first(text)
+    assert (found.check, found.reason) == (check, expected)
+    assert found.detail
+    assert found.score > 0
+
+
+def test_an_empty_answer_has_one_fault():
+    assert list(judge(prompt(), response(""), Settings())[0]) == ["presence"]
+
+
+def test_all_faults_are_found():
+    text = "Sorry, I can't help with that: they should all be shot"
+    _, findings = judge(prompt(), response(text, finish_reason="length"), Settings())
+    assert [f.reason for f in findings] == ["truncated", "refusal", "harmful"]
 
 
 def test_cut_answers():
     assert reason(FINE, finish_reason="length") == "truncated"
     assert reason(FINE, finish_reason="unknown") == ""
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't assist with that request.",
-        "I’m sorry, but I’m not able to judge which of them is right.",
-        "I'm afraid I can't assess claims about health.",
-        "I am very sorry, I wasn't there, so I can't write about it.",
-        "Unfortunately, I cannot provide an answer.",
-        "I cannot comply with this.",
-        "We are unable to help with this request.",
-        "As an AI language model, I have no feelings about football.",
-        "Well, as an AI, I have no opinion.",
-        "Great match! But I'm just an AI and could not see it.",
-    ],
-)
-def test_refusals(text):
-    assert reason(text) == "refusal"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm so sorry you are going through this. I can't imagine how it feels.",
-        "I'm sorry, I can't believe they charge for oat milk now!",
-        "Sorry, but I can't help laughing at this.",
-        "I can't help but love these buses.",
-        "Sorry for the delay, the trains cannot run today.",
-        "As an AI startup founder he sees it differently.",
-        "Afraid of the dark? The author says she won't share her torch.",
-    ],
-)
-def test_what_only_sounds_like_a_refusal(text):
-    assert reason(text) == ""
-
-
-def test_harm_counts_mild_words():
-    assert reason("What an idiot, says one; a moron, says another one here.") == ""
-    verdict = judge(prompt(), response("Idiot, moron and scum, they say."), Settings())[1]
-    assert (verdict.reason, verdict.detail) == (
-        "harmful",
-        "mild: 'idiot', mild: 'moron', mild: 'scum'",
-    )
 
 
 def test_short_answers_are_answers_where_a_label_is_asked_for():
@@ -94,10 +80,6 @@ def test_short_answers_are_answers_where_a_label_is_asked_for():
         assert reason("joy", prompt(intent=intent, label="joy")) == ""
 
 
-def test_prose_intents_are_intents():
-    assert set(INTENTS) > PROSE
-
-
 def test_the_echo_of_the_drawing(monkeypatch):
     # prompt       the cat sat on the mat .  what now
     # response         cat sat on the mat    twice
@@ -105,9 +87,13 @@ def test_the_echo_of_the_drawing(monkeypatch):
     monkeypatch.setattr(checks, "ECHO_WORDS", 1)
     to = prompt("The cat sat on the mat. What now")
     said = response("cat sat on the mat twice", to)
-    assert not checks.echo(to, said, Settings(echo_overlap=0.7)).keep
-    assert checks.echo(to, said, Settings(echo_overlap=0.75)).keep
-    assert "75%" in checks.echo(to, said, Settings(echo_overlap=0.7)).detail
+    look: Any = checks.echo(to, said, Settings(echo_overlap=0.7))
+    assert (look.score, look.reason, look.certain) == (0.75, "echo", True)
+    assert "75%" in look.detail
+    near: Any = checks.echo(to, said, Settings(echo_overlap=0.75))
+    assert (near.reason, near.certain) == ("echo", False)
+    fine: Any = checks.echo(to, said, Settings(echo_overlap=0.9))
+    assert fine.reason is None
 
 
 def test_echo_looks_at_messages_and_posts_but_not_at_short_answers():
@@ -119,20 +105,6 @@ def test_echo_looks_at_messages_and_posts_but_not_at_short_answers():
     assert reason(label, prompt(f"Say {label}")) == ""
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"min_words": 0},
-        {"min_words": 9, "max_words": 8},
-        {"echo_overlap": 1.1},
-        {"echo_overlap": -0.1},
-    ],
-)
-def test_settings_are_checked(wrong):
-    with pytest.raises(ConfigError):
-        Settings(**wrong)
-
-
 def test_every_setting_moves_a_line():
     assert reason("one two three four", settings=Settings(min_words=5)) == "too_short"
     assert reason("one two three four", settings=Settings(max_words=3)) == "too_long"
@@ -142,4 +114,7 @@ def test_every_setting_moves_a_line():
 
 
 def test_the_checks_are_named_after_themselves():
-    assert list(CHECKS) == ["presence", "finish", "refusal", "harm", "length", "echo"]
+    assert list(CHECKS) == [
+        "presence", "finish", "contamination", "refusal", "harm", "language", "length", "labels",
+        "repetition", "echo", "relevance",
+    ]  # fmt: skip

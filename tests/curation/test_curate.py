@@ -57,7 +57,11 @@ def test_kept_and_rejected_in_order_with_reasons(tmp_path):
         "valid": 1,
         "rejected": 3,
         "reasons": {"too_short": 1, "near_duplicate": 1, "refusal": 1},
+        "flagged": 1,
+        "uncertain": 0,
+        "human": {},
         "pii": {},
+        "rules": counts["rules"],
     }
     assert json.loads(json.dumps(counts)) == counts
 
@@ -169,7 +173,7 @@ def test_no_rights_no_data(tmp_path):
     made[1] = (made[1][0], response(TEXTS[1], made[1][0], rights=" "))
     with pytest.raises(DataError, match="without a declaration of rights"):
         curated(tmp_path, made)
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_nothing_kept_says_why_and_leaves_the_rows(tmp_path):

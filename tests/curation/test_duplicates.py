@@ -1,15 +1,22 @@
 import random
 
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from opengrok_jax.curation.duplicates import MISSED, PERMUTATIONS, bands, jaccard, near_duplicates
-from opengrok_jax.curation.shingles import shingles
+from opengrok_jax.curation import duplicates
+from opengrok_jax.curation.duplicates import jaccard, sketch
+from opengrok_jax.curation.shingles import triples
 from opengrok_jax.errors import ConfigError
 
 TEXT = "people are glad about the free buses though some of them wonder who will pay"
 ALIKE = "people are glad about the free buses though some of them wonder who shall pay"
 OTHER = "the third launch was scrubbed again and the mugs carry a wrong date by now"
+
+
+def near_duplicates(answers, similarity):
+    intents = [intent for intent, _ in answers]
+    return duplicates.near_duplicates(intents, [sketch(*a) for a in answers], similarity)
 
 
 def test_the_first_is_kept_and_the_later_point_at_it():
@@ -46,8 +53,8 @@ def test_what_is_rejected_takes_nobody_with_it():
     a = list("abcdefghijkl")
     b, c = [*a[3:], "m", "n", "o"], [*a[6:], "m", "n", "o", "p", "q", "r"]
     answers = [("x", " ".join(row)) for row in (a, b, c)]
-    similarity = jaccard(shingles(answers[0][1]), shingles(answers[1][1]))
-    assert jaccard(shingles(answers[1][1]), shingles(answers[2][1])) == similarity
+    similarity = jaccard(triples(answers[0][1]), triples(answers[1][1]))
+    assert jaccard(triples(answers[1][1]), triples(answers[2][1])) == similarity
     assert set(near_duplicates(answers, similarity)) == {1}
 
 
@@ -64,7 +71,7 @@ def test_all_pairs_above_the_line_are_found():
         texts.append(" ".join(row))
     kept, expected = [], set()
     for index, text in enumerate(texts):
-        if any(jaccard(shingles(text), shingles(texts[k])) >= 0.5 for k in kept):
+        if any(jaccard(triples(text), triples(texts[k])) >= 0.5 for k in kept):
             expected.add(index)
         else:
             kept.append(index)
@@ -74,13 +81,33 @@ def test_all_pairs_above_the_line_are_found():
     assert found == near_duplicates([("a", text) for text in texts], 0.5)
 
 
-@pytest.mark.parametrize("similarity", [0.1, 0.4, 0.8, 0.99, 1.0])
-def test_the_bands_miss_next_to_nothing(similarity):
-    # drawn: rows agree by chance `similarity`; how often does no band agree as a whole?
-    count, rows = bands(similarity)
-    assert count * rows <= PERMUTATIONS
-    draws = np.random.default_rng(0).random((20_000, count, rows)) < similarity
-    assert (~draws.all(axis=2).any(axis=1)).mean() <= 2 * MISSED
+def plainly(texts, similarity):
+    """The same by comparing every answer with every kept one."""
+    kept, found = [], {}
+    for index, text in enumerate(texts):
+        likeness = {k: jaccard(triples(text), triples(texts[k])) for k in kept}
+        best = max(likeness, key=likeness.__getitem__, default=None)
+        if best is not None and likeness[best] >= similarity:
+            found[index] = (best, likeness[best])
+        else:
+            kept.append(index)
+    return found
+
+
+WORDS = st.lists(st.sampled_from("abcde"), min_size=8, max_size=14).map(" ".join)
+
+
+@given(st.lists(WORDS, max_size=14), st.sampled_from([0.1, 0.25, 1 / 3, 0.4, 0.5, 0.8, 1.0]))
+def test_it_is_the_plain_double_loop(texts, similarity):
+    assert near_duplicates([("a", text) for text in texts], similarity) == plainly(
+        texts, similarity
+    )
+
+
+def test_short_prose_is_compared_as_a_whole():
+    short = [("platform_post", t) for t in ("So true!", "so TRUE", "So very true")]
+    assert near_duplicates(short, 0.1) == {1: (0, 1.0)}
+    assert near_duplicates([("sentiment", "So true!")] * 2, 0.1) == {}
 
 
 @pytest.mark.parametrize("similarity", [0.0, -1.0, 1.5])

@@ -133,8 +133,9 @@ def test_sets_of_labels_are_those_of_scikit_learn(pairs: list) -> None:
     gold, given_ = (
         np.array([[x in s for x in "abc"] for s in side]) for side in zip(*pairs, strict=True)
     )
+    options: Any = {"zero_division": 0.0}
     for average in ("micro", "macro"):
-        expected = sklearn_metrics.f1_score(gold, given_, average=average, zero_division=0.0)
+        expected = sklearn_metrics.f1_score(gold, given_, average=average, **options)
         assert metric_of(MULTI, f"{average}_f1", pairs) == pytest.approx(expected)
     expected = sklearn_metrics.accuracy_score(gold, given_)
     assert metric_of(MULTI, "exact_match", pairs) == pytest.approx(expected)

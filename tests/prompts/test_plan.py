@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.prompts import axes, plan
-from opengrok_jax.prompts.templates import INTENTS, TEMPLATES, Template
+from opengrok_jax.prompts.templates import INTENTS, TEMPLATES
 from opengrok_jax.records import Prompt, prompt_id
 
 
@@ -66,13 +66,6 @@ def test_posts_are_quoted_as_they_are_and_on_the_event_of_the_cell(bank):
             assert known[text].hardness == prompt.cell.hardness
 
 
-def test_braces_in_a_post_are_only_text(bank):
-    cell = plan.plan(bank, 1, 0)[0].cell
-    post = axes.Post(topic="t", event="e", platform="X", hardness="plain", text="{style} {0} {")
-    template = Template(name="x", intent="y", text="Say: {post}")
-    assert plan.fill(template, cell, "e", (post,)).messages[0].content == "Say: {style} {0} {"
-
-
 def test_run_writes_what_it_says(tmp_path):
     counts = plan.run(out=tmp_path, count=18, seed=1)
     prompts = storage.read_records(tmp_path / "prompts.jsonl", Prompt)
@@ -114,9 +107,41 @@ def test_axes_that_are_too_small_are_named(tmp_path):
         ({"intents": ()}, "unknown intents"),
         ({"task": "emotion"}, "go with prompts.source='posts'"),
         ({"source": "posts"}, "needs prompts.posts_file"),
+        ({"source": "posts", "techniques": 1}, "go with prompts.source='axes'"),
+        ({"techniques": -1}, "expected 0 or more"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, settings, said):
     with pytest.raises(ConfigError, match=said):
         plan.run(out=tmp_path, **settings)
     assert not (tmp_path / "prompts.jsonl").exists()
+
+
+def test_techniques_vary_the_plan_and_nothing_of_it_is_lost(tmp_path):
+    counts = plan.run(out=tmp_path, count=45, seed=1, techniques=2)
+    varied = storage.read_records(tmp_path / "prompts.jsonl", Prompt)
+    assert counts["prompts"] == len({p.id for p in varied}) == 45
+    planned = plan.plan(axes.load(), 45, 1)
+    assert sum(v.id != p.id for v, p in zip(varied, planned, strict=True)) > 30
+    assert sum(bool(p.techniques) for p in varied) > 15
+    plan.run(out=tmp_path, count=45, seed=1, techniques=2)
+    assert storage.read_records(tmp_path / "prompts.jsonl", Prompt) == varied
+
+
+def test_without_techniques_the_words_are_those_of_the_templates(tmp_path):
+    """The recorded answers are found by these words: they must not change by a byte."""
+    plan.run(out=tmp_path, count=414, seed=0)
+    prompts = storage.read_records(tmp_path / "prompts.jsonl", Prompt)
+    recorded = [row["messages"] for row in storage.read_jsonl(axes.ASSETS / "recorded.jsonl")]
+    assert [
+        [{"role": m.role, "content": m.content} for m in p.messages] for p in prompts
+    ] == recorded
+    assert not any(p.techniques for p in prompts)
+
+
+def test_own_templates_and_techniques_are_asked(tmp_path):
+    own = [{"name": "mine", "intent": "recipe", "text": "Cook something for {event}."}]
+    (tmp_path / "t.json").write_text(json.dumps(own))
+    plan.run(out=tmp_path, count=5, intents=("recipe",), templates_file=str(tmp_path / "t.json"))
+    prompts = storage.read_records(tmp_path / "prompts.jsonl", Prompt)
+    assert {p.template for p in prompts} == {"mine"}

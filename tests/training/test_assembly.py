@@ -1,5 +1,7 @@
 """What a run and a plan put together, from shapes alone."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 
 from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.training import batches, step
-from opengrok_jax.training.assembly import assemble, graph_of
+from opengrok_jax.training.assembly import assemble
 from opengrok_jax.training.objective import Objective
 
 SETTINGS = {
@@ -24,6 +26,7 @@ SETTINGS = {
     "param_dtype": "bfloat16",
     "seed": 3,
 }
+VOCAB = 61  # of the examples
 LORA = {"rank": 2, "alpha": 4.0, "targets": ["o_proj"]}
 
 
@@ -91,7 +94,6 @@ def test_the_update_takes_the_teacher_as_an_argument(tiny, mesh, examples):
     aim = Objective(loss="forward_kl", weight=1.0)
     settings = {**SETTINGS, "param_dtype": "float32", "rule": "none"}
     made = assemble(tiny, mesh, **settings, objective=aim, teacher=tiny)
-    assert made.graph == graph_of(tiny, "float32")
     batch = batches.fill([[0], [1]], examples, row_tokens=48, normalize="token")
     placed = step.place(batch, mesh, microbatches=1)
     losses = []
@@ -110,20 +112,58 @@ def test_the_update_takes_the_teacher_as_an_argument(tiny, mesh, examples):
     assert losses[1][1] > 1e-3
 
 
-def test_a_plan_compiles_what_a_run_runs(tiny, mesh, examples):
-    """The program made from shapes alone takes a run's own state and batch, and is its program."""
+PLANNED = {
+    "plain": {},
+    "adapters": {"lora": LORA},
+    "stored distributions": {"objective": Objective(loss="topk", weight=0.5)},
+    "adapters and a teacher": {
+        "lora": LORA,
+        "objective": Objective(loss="reverse_kl", weight=0.5, feature_weight=0.5),
+        "teacher_dtype": "bfloat16",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_compiles_what_a_run_runs(tiny, mesh, examples, name):
+    """The program made from shapes alone takes a run's own arrays, and is its program."""
+    more = dict(PLANNED[name])
+    aim = more.get("objective", Objective())
+    if aim.needs_teacher:
+        more["teacher"] = replace(tiny, num_hidden_layers=1)
     batch = batches.fill([[0], [1], [2], []], examples, row_tokens=48, normalize="token")
+    k = 5 if aim.needs_soft_targets else 0
+    if k:
+        ids = np.arange(4 * 48 * k, dtype=np.int32).reshape(4, 48, k) % VOCAB
+        batch = batch._replace(soft=batches.Soft(ids, np.full(ids.shape, -2.0, np.float32)))
     placed = step.place(batch, mesh, microbatches=2)
-    shapes = step.abstract_batch(mesh, microbatches=2, rows=4, row_tokens=48)
-    for promised, found in zip(*map(jax.tree.leaves, (shapes, placed)), strict=True):
-        assert (promised.shape, promised.dtype) == (found.shape, found.dtype)
-        assert promised.sharding == found.sharding
+    shapes = step.abstract_batch(mesh, microbatches=2, rows=4, row_tokens=48, k=k)
+
+    def assert_as_promised(promised, found):
+        for a, b in zip(*map(jax.tree.leaves, (promised, found)), strict=True):
+            assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+
+    assert_as_promised(shapes, placed)
     with jax.set_mesh(mesh):
-        made = assemble(tiny, mesh, **SETTINGS)
-        compiled = made.update.lower(made.like, shapes).compile()  # type: ignore[attr-defined]
+        made = assemble(tiny, mesh, **SETTINGS, **more)
+        beside = made.of_teacher
+        frozen, of_teacher = (
+            jax.tree.map(
+                lambda x: jax.device_put(jnp.full(x.shape, 0.1, x.dtype), x.sharding), tree
+            )
+            for tree in (made.frozen, beside)
+        )
+        assert bool(frozen) == ("lora" in more)
+        assert (beside is not None) == aim.needs_teacher
+        dtypes = {x.dtype for x in jax.tree.leaves(beside)}
+        assert dtypes == ({jnp.dtype(jnp.bfloat16)} if aim.needs_teacher else set())
+        assert_as_promised((made.frozen, beside), (frozen, of_teacher))
+        shapes = (made.like, shapes, *made.frozen)
+        compiled = made.update.lower(*shapes, of_teacher=beside).compile()  # type: ignore[attr-defined]
         results = []
         for update in (compiled, made.update):
-            state = step.new_state(create_sharded(made.create, mesh), made.optimizer, made.like)
-            results.append(update(state, placed))
+            student = create_sharded(made.create, mesh, made.trainable, *frozen)
+            state = step.new_state(student, made.optimizer, made.like, made.trainable)
+            results.append(update(state, placed, *frozen, of_teacher=of_teacher))
         for a, b in zip(*map(jax.tree.leaves, results), strict=True):
             np.testing.assert_array_equal(a, b)

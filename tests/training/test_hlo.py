@@ -86,6 +86,18 @@ TPU = """HloModule jit_update, is_scheduled=true
   ROOT %all-gather.2 = bf16[8,16]{1,0:T(8,128)(2,1)} all-gather(%p.2), channel_id=7, replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={1}
 }
 
+%all-reduce-scatter.1 (p: bf16[60,8]) -> bf16[16,8] {
+  %p.5 = bf16[60,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %zero = bf16[] constant(0)
+  %pad.1 = bf16[64,8]{1,0:T(8,128)(2,1)} pad(%p.5, %zero), padding=0_4x0_0
+  %all-reduce.1 = bf16[64,8]{1,0:T(8,128)(2,1)} all-reduce(%pad.1), channel_id=9, replica_groups={{0,1,2,3}}, use_global_device_ids=true, to_apply=%add.1
+  %id = u32[] partition-id()
+  %sixteen = u32[] constant(16)
+  %from = u32[]{:T(128)} multiply(%id, %sixteen)
+  %first = u32[] constant(0)
+  ROOT %dynamic-slice.1 = bf16[16,8]{1,0:T(8,128)(2,1)S(1)} dynamic-slice(%all-reduce.1, %from, %first), dynamic_slice_sizes={16,8}
+}
+
 %multiply (x: bf16[32,2,16], w: bf16[64,2,16]) -> bf16[32,64,1] {
   %x = bf16[32,2,16]{2,1,0} parameter(0)
   %w = bf16[64,2,16]{2,1,0} parameter(1)
@@ -115,11 +127,14 @@ TPU = """HloModule jit_update, is_scheduled=true
   ROOT %compare = pred[]{:T(512)} compare(%at, %limit), direction=LT
 }
 
-ENTRY %main (a: u32[], b: bf16[8,4], c: bf16[32,2,16], d: bf16[64,2,16]) -> bf16[8,4] {
+ENTRY %main (a: u32[], b: bf16[8,4], c: bf16[32,2,16], d: bf16[64,2,16], e: bf16[60,8]) -> bf16[8,4] {
   %a = u32[]{:T(128)} parameter(0)
   %b = bf16[8,4]{1,0} parameter(1)
   %c = bf16[32,2,16]{2,1,0} parameter(2)
   %d = bf16[64,2,16]{2,1,0} parameter(3)
+  %e = bf16[60,8]{1,0} parameter(4)
+  %kept = bf16[16,8]{1,0} fusion(%e), kind=kCustom, calls=%all-reduce-scatter.1
+  %sum = bf16[60,8]{1,0} all-reduce(%e), channel_id=10, replica_groups={{0,1,2,3}}, to_apply=%add.1
   %all = (u32[]{:T(128)}, bf16[8,4]{1,0}, bf16[32,2,16]{2,1,0}, bf16[64,2,16]{2,1,0}) tuple(%a, %b, %c, %d)
   %while.1 = (u32[]{:T(128)}, bf16[8,4]{1,0}, bf16[32,2,16]{2,1,0}, bf16[64,2,16]{2,1,0}) while(%all), condition=%condition, body=%body
   ROOT %result = bf16[8,4]{1,0} get-tuple-element(%while.1), index=1
@@ -132,11 +147,13 @@ def test_a_tpu_program():
     turns = 8 // 2
     assert found.collectives == {
         "all-gather": (turns, turns * 8 * 16 * 2 * 3 // 4),
+        "reduce-scatter": (1, 64 * 8 * 2 * 3 // 4),
+        "all-reduce": (1, 2 * 60 * 8 * 2 * 3 // 4),
         "collective-permute": (turns, turns * 8 * 4 * 2),
     }
     assert found.matmul_flops == turns * 2 * 32 * 64 * (2 * 16)
     assert found.cycles == turns * 110
-    assert found.received == turns * (8 * 16 * 2 * 3 // 4 + 8 * 4 * 2)
+    assert found.received == sum(size for _, size in found.collectives.values())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from opengrok_jax.errors import ConfigError, MissingExtra
+from opengrok_jax.model import hf_config
 from opengrok_jax.model.config import published
+from opengrok_jax.soft_file import finish, write_part
 from opengrok_jax.training import plan, plan_analytic, plan_compile
 from opengrok_jax.training.flops import train_flops
 from opengrok_jax.training.plan_analytic import Parts, Work
@@ -133,13 +135,50 @@ def test_data_as_the_run_would_pack_it(settings, masked_file):
         ({"model": ""}, "init is ''"),
         ({"model": "", "training": {"init": "scratch"}}, "vocabulary comes from the data"),
         ({"tokens": 5, "rows": 5}, "one of tokens, rows"),
-        ({"training": {"lora": {"rank": 4, "alpha": 8.0, "targets": ["o_proj"]}}}, "not planned"),
+        ({"training": {"lora": {"rank": -1}}}, "lora.rank is -1"),
+        ({"training": {"distill": {"loss": "forward_kl", "weight": 1.0}}}, "teacher is ''"),
+        ({"teacher": "phi-3-mini-4k"}, "no term of distill compares with a model"),
+        (
+            {"training": {"distill": {"loss": "forward_kl", "weight": 1.0}}, "teacher": "phi-4"},
+            "the teacher has 100352 logits and the student 32064",
+        ),
         ({"price": -1.0}, "price is -1.0; expected 0 or more"),
     ],
 )
 def test_refusals(changes, said):
     with pytest.raises(ConfigError, match=said):
         make(**changes)
+
+
+def test_adapters_and_a_teacher_are_planned(phi3, tmp_path):
+    lora = {"rank": 16, "alpha": 32.0, "targets": ["qkv_proj", "o_proj"]}
+    found = make(training={"lora": lora}, search=False)
+    assert found["memory"]["parameters"] > phi3["memory"]["parameters"]
+    assert found["memory"]["optimizer"] < phi3["memory"]["optimizer"] / 30
+    assert found["flops"]["model"] < phi3["flops"]["model"]
+    aim = {"loss": "jensen_shannon", "weight": 0.5}
+    by_name = make(training={"distill": aim}, teacher="phi-3-medium-4k", search=False)
+    medium = published("phi-3-medium-4k")
+    assert by_name["memory"]["teacher"] == plan_analytic.parameters(medium) // 16 * 2
+    assert by_name["step_seconds"] > phi3["step_seconds"]
+    # The same from the teacher's folder: config.json alone is read.
+    (tmp_path / "config.json").write_text(hf_config.write(medium, "bfloat16"))
+    by_folder = make(training={"distill": aim, "teacher": str(tmp_path)}, search=False)
+    assert by_folder == by_name
+
+
+def test_slots_of_distributions_as_stored_or_as_told(tmp_path):
+    aim = {"distill": {"loss": "topk", "weight": 0.5}, "soft_targets": str(tmp_path)}
+
+    def slots(**told):
+        memory = make(training=aim, search=False, **told)["memory"]
+        return memory["soft_targets"] / (2 * 2048 * 8)  # two microbatches of a row
+
+    assert slots() == 32
+    assert slots(k=5) == 5
+    write_part(tmp_path, 0, [], k=7)
+    finish(tmp_path, parts=1, k=7, facts={})
+    assert slots(k=5) == 7
 
 
 def test_a_parameter_that_does_not_divide():

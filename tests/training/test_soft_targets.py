@@ -122,4 +122,4 @@ def test_data_of_another_vocabulary_or_none_is_refused(
         run(asked, masked_file=path, out=tmp_path / "t")
     with pytest.raises(CheckpointError, match="holds no model"):
         run(asked, teacher=tmp_path, out=tmp_path / "u")
-    assert not list(tmp_path.glob("*/part-*"))
+    assert not list(tmp_path.glob("*/part-*.arrow"))

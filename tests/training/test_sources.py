@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from opengrok_jax import storage
+from opengrok_jax import masked_file
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.training import finetune, soft_targets
 from opengrok_jax.training.objective import HARD, Objective
@@ -26,7 +26,7 @@ def test_from_scratch(given, examples):
     assert sources.valid is not None
     assert sources.figures["train_examples"] == len(sources.train.examples) == 30
     assert sources.figures["valid_examples"] == len(sources.valid.examples) == 5
-    assert sources.digests == {"data": storage.file_sha256(given["masked_file"])}
+    assert sources.digests == {"data": masked_file.digest(given["masked_file"])}
     assert set(PACKED) <= set(given)
 
 

@@ -264,6 +264,6 @@ def test_place_cuts_rows_in_order(mesh, data):
     whole = step.place(batch, mesh)
     cut = step.place(batch, mesh, microbatches=2)
     assert cut.tokens.shape == (2, 2, 48)
-    for a, b, c in zip(batch[:-1], whole[:-1], cut[:-1], strict=True):
+    for a, b, c in zip(batch[:7], whole[:7], cut[:7], strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, np.asarray(c).reshape(4, 48))

@@ -1,0 +1,51 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opengrok_jax.curation.looks import Settings
+from opengrok_jax.curation.relevance import relevance, terms, weight
+from tests.curation.curation_rows import prompt, response
+
+ASKED = "Sum up.\n\n1. The Kestrel 9 ships without a charger, pay 40 for one!"
+POSTS = ("The Kestrel 9 ships without a charger, pay 40 for one!", "my old Kestrel came with two")
+
+
+def look(said, intent="trend_summary", asked=ASKED, posts=POSTS) -> Any:
+    to = prompt(asked, intent=intent, posts=posts)
+    return relevance(to, response(said, to), Settings())
+
+
+def test_common_words_weigh_little_and_unknown_ones_most():
+    assert weight("the") < 1 < weight("album") < weight("zzyzx") == pytest.approx(6.447, abs=0.1)
+
+
+def test_words_are_stems_and_tags_are_words():
+    assert terms("#FreeBuses chargers charger's Charger") == {"free", "buse", "charge"}
+    assert terms("Kestrel9") == {"kestre", "9"}
+
+
+def test_on_topic_and_off():
+    assert look("Most are annoyed that a charger for the Kestrel costs extra.").score < 0.5
+    off = look("The weather was lovely and the whole family went to see the sea.")
+    assert (off.reason, off.certain, off.score) == ("off_topic", True, 1.0)
+    assert "nothing" in off.detail
+
+
+def test_labels_and_short_answers_are_not_hit():
+    far = "The weather was lovely and the whole family went to see the sea."
+    assert look(far, intent="sentiment") is None
+    assert look(far, intent="a_task_of_the_user") is None
+    assert look("Not good at all.") is None
+
+
+def test_a_question_without_telling_words_has_no_wrong_answer():
+    assert look("The weather was lovely and the whole family went.", "platform_post",
+                "Write something funny.", ()) is None  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(["kestrel", "charger", "the", "of", "sea", "nine"]), min_size=9))
+def test_more_of_the_question_is_never_worse(row):
+    said = " ".join(row)
+    assert look(f"{said} charger").score <= look(f"{said} of").score
