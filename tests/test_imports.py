@@ -21,7 +21,7 @@ ROOMS = {
 # through the teacher, and imports it only there.
 DOORS = {"training": {"model"}, "evaluation": {"model", "teacher"}}
 COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py"}  # and tools/
-HTTP = {"httpx", "requests", "aiohttp"}
+HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 HEAVY = JAX | HTTP | {"spacy", "sklearn", "pyarrow", "matplotlib", "jinja2", "torch", "datasketch"}
 

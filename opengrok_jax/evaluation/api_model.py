@@ -44,11 +44,9 @@ class ApiModel:
             )
         self.name, self._folder = name, folder
         self._settings = {"kind": "api", "temperature": 0.0, **teacher}
-        self.made_of = {
-            key: self._settings[key]
-            for key in sorted(self._settings)
-            if key not in ("api_key_env", "concurrency", "timeout_sec", "max_attempts")
-        }
+        # Not the pace, the prices and the caps: they change no answer.
+        telling = ("kind", "recorded_file", "base_url", "model", "api", "temperature", "served_as")
+        self.made_of = {key: self._settings[key] for key in telling if key in self._settings}
         self.costs: dict[str, Any] = {}
 
     def check(
@@ -91,7 +89,7 @@ class ApiModel:
             rights=RIGHTS,
             **self._settings,
         )
-        found = storage.read_records(self._folder / collect.RESPONSES, Response)
+        found = storage.read_records(self._folder / "responses.jsonl", Response)
         self._add_costs(found)
         texts = {response.prompt_id: response.text.strip() for response in found}
         record(range(len(prompts)), [texts.get(_id(prompt)) for prompt in prompts])

@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(body)
         words = body["messages"][-1]["content"].split()
         reply = {
-            "model": "m-1",
+            "model": body["model"],
             "choices": [{"message": {"content": words[-1]}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": len(words), "completion_tokens": 1},
         }
@@ -69,7 +69,13 @@ def ask(model: ApiModel, prompts: list[str]) -> list[str]:
 
 
 def test_each_question_is_paid_for_once(endpoint: Endpoint, tmp_path: Path) -> None:
-    teacher = {"base_url": endpoint.url, "model": "m"}
+    teacher = {
+        "base_url": endpoint.url,
+        "model": "m",
+        "price_input": "1.5",
+        "price_output": "2",
+        "cap": "1",
+    }
     model = ApiModel("grok", tmp_path, teacher)
     model.check("task", ["x"], (), 5)
     assert ask(model, ["say good", "say bad", "say good"]) == ["good", "bad", "good"]
@@ -78,6 +84,8 @@ def test_each_question_is_paid_for_once(endpoint: Endpoint, tmp_path: Path) -> N
     assert {b["temperature"] for b in endpoint.asked} == {0.0}
     assert model.costs["answers"] == 2
     assert model.costs["prompt_tokens"] == 4
+    assert model.costs["cost_ticks"] == (4 * 15 + 2 * 20) * 10**3  # 1.5 and 2 USD a million tokens
+    assert model.costs["answers_without_cost"] == 0
     # Another process with more questions: only the new one is sent.
     again = ApiModel("grok", tmp_path, teacher)
     assert ask(again, ["say bad", "say more", "say good"]) == ["bad", "more", "good"]
