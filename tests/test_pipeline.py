@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline, storage
-from opengrok_jax.errors import ConfigError, RunFolderError
+from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 
 
 @pytest.fixture
@@ -81,6 +81,22 @@ def test_how_a_stage_is_done_may_change_and_what_is_done_stays_done(config):
     with config.unlocked():
         config.update({"teacher": {"temperature": 0.1}})
     with pytest.raises(RunFolderError, match=r"teacher\.temperature was absent, now 0\.1\. Give"):
+        pipeline.run(config, only="collect")
+
+
+def test_a_teacher_that_was_named_wrongly_is_named_anew_until_all_is_collected(config):
+    pipeline.run(config, only="plan-prompts")
+    wrong = {"kind": "recorded", "recorded_file": "missing.jsonl"}
+    with config.unlocked():
+        config.teacher = ConfigDict(wrong)
+    with pytest.raises(DataError, match="no such file"):
+        pipeline.run(config, only="collect")
+    with config.unlocked():
+        config.teacher = ConfigDict({"kind": "recorded"})
+    assert pipeline.run(config, only="collect") is True
+    with config.unlocked():
+        config.teacher = ConfigDict({"kind": "recorded", "max_tokens": 9})
+    with pytest.raises(RunFolderError, match=r"teacher\.max_tokens"):
         pipeline.run(config, only="collect")
 
 
