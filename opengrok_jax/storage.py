@@ -8,9 +8,9 @@ runs/demo/
   teacher/             collect        journal.sqlite, responses.jsonl
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
   review/              review         decisions.jsonl (curate applies them), draw.json, lock
-  masking/             mask           masked.parquet, corpus.json, tokenizer/
+  masking/             mask           masked.parquet/, frequencies.parquet, corpus.json, ...
   training/            finetune       checkpoints/, metrics.jsonl
-  evaluation/          evaluate       scores.json, predictions/
+  evaluation/          evaluate       answers/, predictions/, scores.json
   report/              report         report.html
 (each stage folder also holds manifest.json once it is complete)
 """
