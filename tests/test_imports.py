@@ -20,7 +20,7 @@ ROOMS = {
 # What a room of the training side may take from another one.
 DOORS = {"training": {"model"}, "evaluation": {"model"}}
 COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py"}  # and tools/
-HTTP = {"httpx", "requests", "aiohttp"}
+HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 HEAVY = JAX | HTTP | {"spacy", "sklearn", "pyarrow", "matplotlib", "jinja2", "torch", "datasketch"}
 

@@ -18,6 +18,7 @@ from opengrok_jax.errors import ConfigError, DataError, StorageError
 from opengrok_jax.masking import build, encode, keep, syntax
 from opengrok_jax.masking.factors import UPOS_NAMES
 from opengrok_jax.records import Cell, Example, Message, prompt_id
+from tests.masking.annotated import annotate
 from tests.masking.test_tfidf import scores as tfidf_scores
 
 CHATS = [
@@ -103,7 +104,7 @@ def test_factors_are_those_of_the_words_under_each_token(rows):
         [syntax.well_formed(t) for t in (*(m.content for m in e.messages), e.response)]
         for e in make_examples()
     ]
-    words = syntax.annotate(nlp, [text for texts in documents for text in texts])
+    words = annotate(nlp, [text for texts in documents for text in texts])
     telling = tfidf_scores([words[text].lower for texts in documents for text in texts])
     at_word = iter(telling)
     for row, example, texts in zip(rows, make_examples(), documents, strict=True):

@@ -61,7 +61,7 @@ def test_the_words_are_those_of_the_docs(nlp, table):
 
 
 def test_a_pipeline_that_knows_penn_tags_alone(nlp, table):
-    """`part_of_speech` finds the universal ones, as it does for `syntax.annotate`."""
+    """`part_of_speech` finds the universal ones, as they are told for Universal Dependencies."""
     doc = nlp("She has seen it")
     for token, tag in zip(doc, ("PRP", "VBZ", "VBN", "PRP"), strict=True):
         token.pos_, token.tag_ = "", tag
