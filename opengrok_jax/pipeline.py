@@ -115,7 +115,12 @@ STAGES = (
             "examples_file": "curation/kept.jsonl",
             "logprobs_file": "teacher/logprobs.jsonl",
         },
-        writes=("masked.parquet/manifest.json", "corpus.json", "tokenizer/tokenizer.json"),
+        writes=(
+            "masked.parquet/manifest.json",
+            "frequencies.parquet",
+            "corpus.json",
+            "tokenizer/tokenizer.json",
+        ),
         keep=("cache",),
     ),
     Stage(

@@ -8,7 +8,7 @@ runs/demo/
   teacher/             collect        journal.sqlite, responses.jsonl
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
   review/              review         decisions.jsonl (curate applies them), draw.json, lock
-  masking/             mask           masked.parquet, corpus.json, tokenizer/
+  masking/             mask           masked.parquet/, frequencies.parquet, corpus.json, ...
   training/            finetune       checkpoints/, metrics.jsonl
   evaluation/          evaluate       scores.json, predictions/
   report/              report         report.html
