@@ -11,7 +11,10 @@
     rules          one hash over all that decides
     people         what people's decisions do to a verdict
     curate         `run`: responses.jsonl -> verdicts, kept and rejected rows, balance
-    review*        people look at what is flagged, doubtful, or drawn by chance
+    review         people look: `review_queue` which answers, `review_session` one reviewer at work,
+                   `review_server` and `review_page.*` the page, `review_decisions` the file that
+                   only grows, `review_exchange`, `_csv` and `_label_studio` other programs' files,
+                   `review_agreement` kappa, `review_bound` what may be said of the rest
     rights card    what may be done with the answers, and the data card
     export         `run`: kept.jsonl -> train and valid as JSONL and Parquet, manifest, card
 
