@@ -122,6 +122,29 @@ def test_a_stage_is_done_again_when_its_input_changed(config, tmp_path):
     assert pipeline.run(config, only="collect") is True
 
 
+def test_a_stage_is_done_again_when_a_file_it_watches_changed(config, tmp_path):
+    for verb in ("plan-prompts", "collect", "curate"):
+        pipeline.run(config, only=verb)
+    assert pipeline.run(config, only="curate") is False
+    assert pipeline.finished(config, "curate") == tmp_path / "run"
+    kept = tmp_path / "run" / "curation" / "kept.jsonl"
+    before = storage.read_manifest(kept.parent)
+    row = next(storage.read_jsonl(kept.parent / "verdicts.jsonl"))
+    decision = {"prompt_id": row["prompt_id"], "body_sha": row["body_sha"], "reviewer": "ann"}
+    decision |= {"decision": "reject", "reason": "poor", "at": "2026-11-25T00:00:00Z"}
+    storage.write_jsonl(tmp_path / "run" / "review" / "decisions.jsonl", [decision])
+    with pytest.raises(RunFolderError, match="curate is not finished"):
+        pipeline.finished(config, "curate")
+    assert pipeline.run(config, only="curate") is True
+    after = storage.read_manifest(kept.parent)
+    assert before is not None
+    assert after is not None
+    assert after["counts"]["human"] == {"rejected": 1}
+    assert after["fingerprint"] != before["fingerprint"]  # so the later stages are done again
+    assert row["prompt_id"] not in kept.read_text()
+    assert pipeline.run(config, only="curate") is False
+
+
 def test_a_dry_run_leaves_no_trace(config, tmp_path, capsys):
     assert pipeline.run(config, dry_run=True) is True
     assert not (tmp_path / "run").exists()
