@@ -79,6 +79,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "weight": 0.0,
                 "temperature": 1.0,
                 "feature_weight": 0.0,
+                "feature_layers": (),
                 "relation_weight": 0.0,
             },
             "teacher": "",

@@ -223,6 +223,24 @@ def stage_of(verb: str) -> Stage:
     raise ConfigError(f"there is no stage {verb!r}; the stages are {', '.join(VERBS)}")
 
 
+def finished(config: ConfigDict, verb: str) -> Path:
+    """The run folder, in which the stage is done for this very config.
+
+    Raises:
+      ConfigError: the config is not understood.
+      RunFolderError: the stage is not done, or what it was made of has changed since.
+    """
+    folder, sections = parts(config)
+    stage = stage_of(verb)
+    manifest = storage.read_manifest(folder / stage.folder)
+    if manifest is None or manifest["fingerprint"] != _print_of(folder, stage, sections):
+        raise RunFolderError(
+            f"{verb} is not finished in {folder} for this config and what it reads: run `opengrok "
+            f"{verb}` first, or `opengrok run` for all of it"
+        )
+    return folder
+
+
 def room(stage: Stage) -> Callable[..., dict[str, Any]]:
     """A stage's `run`; imports its room, so only stages with work to do are asked for it."""
     return importlib.import_module(stage.module).run

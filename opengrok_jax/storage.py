@@ -8,6 +8,7 @@ runs/demo/
   teacher/             collect        journal.sqlite, responses.jsonl
   refinement/          refine         prompts.jsonl, responses.jsonl, lineage.jsonl, asked/
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
+  review/              review         decisions.jsonl (curate applies them), draw.json, lock
   masking/             mask           masked.parquet, corpus.json, tokenizer/
   training/            finetune       checkpoints/, metrics.jsonl
   evaluation/          evaluate       scores.json, predictions/
@@ -172,21 +173,33 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
       DataError: there is no such file, or a line is not a JSON object (with its number).
     """
+    for number, line in read_lines(path):
+        yield parse_line(path, number, line)
+
+
+def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The JSON object of one line; DataError, with path and number, if it is none."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
+    return row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a .jsonl or .jsonl.gz file that are not blank, with their numbers, streamed.
+
+    Raises:
+      DataError: there is no such file, or it cannot be read to its end.
+    """
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line.decode("utf-8"))
-                except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                    raise DataError(f"{path}, line {number}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise DataError(
-                        f"{path}, line {number}: expected a JSON object, got {type(row).__name__}"
-                    )
-                yield row
+                if line.strip():
+                    yield number, line
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, EOFError) as error:

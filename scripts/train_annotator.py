@@ -1,4 +1,4 @@
-"""Retrains the annotator that ships with the package; about 15 minutes on one core.
+"""Retrains the annotator that ships with the package; about 15 minutes of one core.
 
 python scripts/train_annotator.py --treebank UD_English-EWT --out opengrok_jax/assets/en_sns \
     --score-on UD_English-EWT/en_ewt-ud-test.conllu

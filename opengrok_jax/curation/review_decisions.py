@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from opengrok_jax.records import Decision
 FOLDER, FILE = "review", "decisions.jsonl"
 REASONS = {
     "harmful": "Harmful or hateful",
-    "false": "Says what the posts do not say",
+    "unsupported": "Not supported by the posts",
     "off_task": "Not what was asked",
-    "refusal": "Declines, or speaks of itself as a machine",
+    "refusal": "A refusal, or a machine's voice",
     "personal": "Holds personal data",
-    "poor": "Badly written or empty of content",
-    "other": "Something else (say what)",
+    "poor": "Badly written or empty",
+    "other": "Something else",
 }
 CHOICES = ("accept", "edit", "reject")  # what settles an answer, the strictest last
 MAX_NOTE = 2_000  # characters
@@ -122,31 +122,52 @@ def _parse(path: Path, number: int, line: bytes) -> Decision:
 
 
 class Log:
-    """The open file; `append` comes back when the disk has the lines."""
+    """The open file; what `append` was given is on the disk when it comes back."""
 
     def __init__(self, path: Path, descriptor: int, torn: int) -> None:
         self.path = path
         self.torn = torn  # bytes of a torn last line that were cut off
         self._descriptor = descriptor
 
-    def append(self, decisions: Iterable[Decision]) -> None:
-        """Adds them all, or none.
+    def append(self, decision: Decision) -> None:
+        """Adds one.
 
         Raises:
           StorageError: the disk refused; the file is as it was.
         """
-        lines = [json.dumps(records.to_json(d)) + "\n" for d in decisions]
-        block = "".join(lines).encode("ascii")
+        line = _line(decision)
         before = os.fstat(self._descriptor).st_size
         with storage.storing(self.path):
             try:
-                written = 0
-                while written < len(block):
-                    written += os.write(self._descriptor, block[written:])
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
                 os.fsync(self._descriptor)
             except BaseException:
                 os.ftruncate(self._descriptor, before)
                 raise
+
+    def append_all(self, decisions: Sequence[Decision]) -> None:
+        """Adds them all or, on an error or a kill, none: a longer file takes the place of this.
+
+        Raises:
+          StorageError: the disk refused; the file is as it was.
+        """
+        if not decisions:
+            return
+        with storage.replacing(self.path) as file:
+            file.write(self.path.read_bytes())
+            file.writelines(_line(decision) for decision in decisions)
+        longer = _open(self.path)
+        os.dup2(longer, self._descriptor, inheritable=False)
+        os.close(longer)
+
+
+def _line(decision: Decision) -> bytes:
+    return (json.dumps(records.to_json(decision)) + "\n").encode("ascii")
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 @contextmanager
@@ -161,7 +182,8 @@ def opened(run: Path) -> Iterator[Log]:
     path = folder / FILE
     with storage.locked(folder):
         with storage.storing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            storage.clear_partial(folder)
+            descriptor = _open(path)
         try:
             with storage.storing(path):
                 torn = _heal(path, descriptor)

@@ -35,7 +35,7 @@ def token_scores(
     # One entry more than there are code points: `reduceat` takes an end only if it is an index.
     painted = np.zeros((length + 1, *scores.shape[1:]), np.float32)
     owner = np.repeat(np.arange(len(starts)), ends - starts)
-    painted[_ranges(starts, ends)] = scores[owner]
+    painted[ranges(starts, ends)] = scores[owner]
     if not len(spans):
         return painted[:0]
     edges = np.stack([low, high], axis=1).ravel()
@@ -65,7 +65,7 @@ def _widened(spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, np.maximum(spans[:, 1], low + 1)
 
 
-def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """All code points of all words: [2, 5], [4, 7] gives 2 3 5 6."""
     lengths = (ends - starts).astype(np.int64)
     before = np.cumsum(lengths) - lengths

@@ -1,52 +1,43 @@
 """Examples to masked examples: encode, annotate, weigh, draw.
 
-examples.jsonl -> masked.parquet   one row per example, factors and mask per token
-                  corpus.json      the bias found, what is kept of which kind, what was skipped
-                  soft/            where the teacher told log-probabilities; see soft_targets.py
-                  tokenizer/       the tokenizer that made the ids, for the student
+examples.jsonl -> masked.parquet/     one row per example, factors and mask per token
+                  frequencies.parquet in how many documents each word is, for new prompts
+                  corpus.json         the bias found, what is kept of which kind, what was skipped
+                  soft/               where the teacher told log-probabilities; see soft_targets.py
+                  tokenizer/          the tokenizer that made the ids, for the student
+                  cache/              what the annotator said and the factors; see corpus.py
 
-Scores are made on the exact string of each message and of the response, and moved to the place
-where that string stands in the rendered chat:
-
-    <|user|>\\nHi there<|end|>\\n<|assistant|>\\nHello<|end|>\\n
-               ^ 9                            ^ 39
+The bytes depend on the examples and the settings alone: not on the number of workers, on how often
+the build was stopped, or on what the cache held. Where only the numbers of the formula, the scope
+or the seed changed, the factors are there already, and no annotator is loaded.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import Counter
+import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from opengrok_jax import masked_file, progress, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
-from opengrok_jax.masking import align, keep, soft_targets, syntax, tfidf
-from opengrok_jax.records import Example, MaskedExample, Message
-from opengrok_jax.tokenizer import ROLES, TEMPLATE, ChatTokenizer, Encoded
+from opengrok_jax.masking import corpus as corpora
+from opengrok_jax.masking import draw, encode, keep, ray_workers, soft_targets, syntax, words
+from opengrok_jax.masking import workers as workers_module
+from opengrok_jax.masking.corpus import Corpus, Source
+from opengrok_jax.masking.keep import Sums, Weights
+from opengrok_jax.masking.workers import Work
+from opengrok_jax.records import Example
+from opengrok_jax.tokenizer import ChatTokenizer
 from opengrok_jax.tokenizer import load as load_tokenizer
+from opengrok_jax.tokenizer import path_of as tokenizer_path
 
-NO_WORD = "(no word)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encodable:
-    """An example whose tokens fit.
-
-    Attributes:
-      example: as it was read, surrogates mended.
-      encoded: its tokens.
-      documents: the offset in `encoded.text` and the string of each message and the response.
-    """
-
-    example: Example
-    encoded: Encoded
-    documents: tuple[tuple[int, str], ...]
+MASKED, FREQUENCIES, CORPUS = "masked.parquet", "frequencies.parquet", "corpus.json"
+RUNNERS = ("local", "ray")
+BLOCKS_PER_SUM = 16  # whose logits a worker adds up before it answers
 
 
 def run(
@@ -67,13 +58,19 @@ def run(
     pos_tags: Sequence[str] = syntax.POS_TAGS,
     relations: Sequence[str] = syntax.RELATIONS,
     max_tokens: int = 512,
+    shard_examples: int = 20_000,
+    runner: str = "local",
+    workers: int = 0,
+    ray_address: str = "",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Masks every example of a file; the same arguments give the same bytes.
 
+    Stopped at any moment, the same call goes on where it was.
+
     Args:
       examples_file: .jsonl of `records.Example`.
-      out: folder for masked.parquet, corpus.json, tokenizer/ and soft/.
+      out: folder for masked.parquet, frequencies.parquet, corpus.json, tokenizer/, soft/, cache/.
       logprobs_file: .jsonl of `records.Logprobs`; None or an empty file: no soft/ is made.
       tokenizer: folder, tokenizer.json or name on the hub of a Phi-3 tokenizer; "" is the small
         one we ship.
@@ -88,18 +85,24 @@ def run(
       pos_tags: universal parts of speech that score 1.
       relations: dependency relations (Universal Dependencies) whose two ends score 1.
       max_tokens: longer examples are skipped, not cut; their ids are in corpus.json.
+      shard_examples: examples of a part of masked.parquet.
+      runner: "local", or "ray" for the machines of a Ray cluster that share `out` (extra "ray").
+      workers: how many processes; 0 = all cores of this machine, or of the cluster.
+      ray_address: of a running cluster; "" = Ray on this machine. For runner "ray".
       seed: of the factor `random` and of the draw.
 
     Returns:
-      What corpus.json holds: `summary`, `skipped` as in `encode`, `soft_targets` as
-      `soft_targets.build` tells if there are any, and the provenance that is also in the schema of
-      masked.parquet (the arguments; `bias` as calibrated).
+      What corpus.json holds: `draw.summary`, `skipped` as in `Corpus`, `texts` that were
+      annotated, `soft_targets` as `soft_targets.build` tells if there are any, and the provenance
+      that is also in masked.parquet (the arguments; `bias` as calibrated).
 
     Raises:
       ConfigError: a wrong value, before any work; a pipeline that cannot be used.
-      DataError: no example, or none that fits into max_tokens; a file that cannot be read.
+      DataError: no example, or none that fits into max_tokens; a line that is none.
+      StorageError: the disk refused.
+      UserError: a worker was killed.
     """
-    given = keep.Weights(
+    given = Weights(
         alpha=alpha,
         beta=beta,
         gamma=gamma,
@@ -112,185 +115,194 @@ def run(
     syntax.check_pos_tags(pos_tags)
     if max_tokens < 1:
         raise ConfigError(f"max_tokens must be at least 1, got {max_tokens}")
+    if shard_examples < 1:
+        raise ConfigError(f"shard_examples must be at least 1, got {shard_examples}")
+    if runner not in RUNNERS:
+        raise ConfigError(f"runner {runner!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    if ray_address and runner != "ray":
+        raise ConfigError(f"ray_address is {ray_address!r}, which only runner 'ray' reads")
+    workers_module.check_count(workers)
 
     chat = load_tokenizer(tokenizer)
-    nlp = syntax.load_pipeline(pipeline)
-    syntax.check_relations(nlp, relations)
-    examples = storage.read_records(examples_file, Example)
-    if not examples:
+    source = Source(
+        examples_file=examples_file,
+        tokenizer=tokenizer,
+        pipeline=pipeline,
+        annotator=words.identity(pipeline),
+        pos_tags=tuple(pos_tags),
+        relations=tuple(relations),
+        max_tokens=max_tokens,
+        digests=_digests(examples_file, tokenizer),
+    )
+    factors = corpora.finished(out / "cache", source)
+    label = factors.pipeline if factors else _checked(source)
+    total = sum(1 for _ in storage.read_lines(examples_file))
+    if not total:
         raise DataError(f"{examples_file} holds no example; `opengrok curate` writes them")
     if preset:
         progress.say(f"mask: preset {preset!r} sets {_shown(weights)}")
-
-    fitting, skipped = encode(chat, examples, max_tokens)
-    if not fitting:
-        raise DataError(
-            f"{examples_file}: all {len(examples)} examples are longer than max_tokens = "
-            f"{max_tokens}; the shortest has {min(s['tokens'] for s in skipped)} tokens"
-        )
-    annotated = syntax.annotate(
-        nlp,
-        (text for item in fitting for _, text in item.documents),
-        pos_tags=pos_tags,
-        relations=relations,
+    count = workers or (0 if runner == "ray" else workers_module.cores())
+    begun = (
+        ray_workers.cluster(ray_address, count)
+        if runner == "ray"
+        else workers_module.local(min(count, -(-total // encode.BLOCK)))
     )
-    masked, upos = factors(fitting, annotated, seed)
-    masked, weights = keep.draw(masked, weights, scope=scope, seed=seed)
-    provenance = {
-        "tokenizer": tokenizer,
-        "tokenizer_sha256": tokenizer_files.hand_over(tokenizer, out / tokenizer_files.FOLDER),
-        "vocab_size": chat.vocab_size,
-        "pipeline": syntax.pipeline_label(nlp),
-        "preset": preset,
-        **dataclasses.asdict(weights),
-        "scope": scope,
-        "pos_tags": list(pos_tags),
-        "relations": list(relations),
-        "max_tokens": max_tokens,
-        "seed": seed,
+    with begun as work:
+        if factors is None:
+            factors = corpora.build(work, out / "cache", source, total, label)
+        else:
+            progress.say("mask: the factors are those of an earlier build; only the mask is new")
+        weights = calibrated(work, factors, weights, scope, seed)
+        provenance = {
+            "tokenizer": tokenizer,
+            "tokenizer_sha256": tokenizer_files.hand_over(tokenizer, out / tokenizer_files.FOLDER),
+            "vocab_size": chat.vocab_size,
+            "pipeline": label,
+            "pipeline_name": pipeline,
+            "annotator": source.annotator,
+            "examples_sha256": source.digests["examples"],
+            "preset": preset,
+            **dataclasses.asdict(weights),
+            "scope": scope,
+            "pos_tags": list(pos_tags),
+            "relations": list(relations),
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
+        counts = _write(work, factors, out, weights, scope, seed, provenance, shard_examples)
+    frequencies = factors.folder / FREQUENCIES
+    with open(frequencies, "rb") as made, storage.replacing(out / FREQUENCIES) as file:
+        shutil.copyfileobj(made, file)
+    corpus = {
+        **draw.summary(counts),
+        "texts": factors.texts,
+        "skipped": factors.skipped,
+        **provenance,
     }
-    corpus = {**summary(masked, upos, scope), "skipped": skipped, **provenance}
-    masked_file.write_masked(out / "masked.parquet", masked, provenance)
     if logprobs_file and logprobs_file.stat().st_size:
-        responses = {item.example.id: item.example.response for item in fitting}
-        soft = soft_targets.build(logprobs_file, out / "soft", chat, masked, responses)
-        progress.say(
-            f"mask: {soft['aligned_share']:.1%} of the response tokens have a distribution of the "
-            f"teacher's, holding {soft['mean_stored_mass']:.1%} of its mass"
-        )
-        corpus["soft_targets"] = soft
-    storage.write_json(out / "corpus.json", corpus)
+        corpus["soft_targets"] = _soft(logprobs_file, out, chat, examples_file)
+    storage.write_json(out / CORPUS, corpus)
     return corpus
 
 
-def content_offsets(messages: Sequence[Message], response: str) -> list[tuple[int, str]]:
-    """Where the strings of a chat stand in its rendering, in code points.
-
-    >>> content_offsets([Message(role="user", content="Hi there")], "Hello")
-    [(9, 'Hi there'), (39, 'Hello')]
-    """
-    result, at = [], 0
-    for message in messages:
-        at += len(f"<|{message.role}|>\n")
-        result.append((at, message.content))
-        at += len(message.content) + len("<|end|>\n")
-    return [*result, (at + len("<|assistant|>\n"), response)]
-
-
-def encode(
-    chat: ChatTokenizer, examples: Sequence[Example], max_tokens: int
-) -> tuple[list[Encodable], list[dict[str, Any]]]:
-    """The examples as tokens, and {"id", "tokens"} of those that have more than max_tokens."""
-    fitting, skipped = [], []
-    for raw in examples:
-        example = dataclasses.replace(
-            raw,
-            messages=tuple(
-                Message(role=m.role, content=syntax.well_formed(m.content)) for m in raw.messages
-            ),
-            response=syntax.well_formed(raw.response),
-        )
-        encoded = chat.encode_chat(example.messages, example.response)
-        if len(encoded.tokens) > max_tokens:
-            skipped.append({"id": example.id, "tokens": len(encoded.tokens)})
-            continue
-        documents = tuple(content_offsets(example.messages, example.response))
-        for at, text in documents:
-            assert encoded.text.startswith(text, at), (example.id, at)
-        fitting.append(Encodable(example=example, encoded=encoded, documents=documents))
-    return fitting, skipped
-
-
-def factors(
-    items: Sequence[Encodable], annotated: dict[str, syntax.Words], seed: int
-) -> tuple[list[MaskedExample], list[list[str]]]:
-    """The four factors of every token; nothing is hidden yet.
-
-    Template and special tokens have tfidf = pos = dep = 0. `random` is drawn for every token: it
-    has no effect where a token is always visible.
-
-    Returns:
-      The examples with keep_prob = 1 and key_mask = True, and for each the part of speech of the
-      first word under each token (`NO_WORD` where there is none).
-    """
-    weights = iter(
-        tfidf.scores([annotated[text].lower for item in items for _, text in item.documents])
-    )
-    masked, upos = [], []
-    for item in items:
-        encoded, example = item.encoded, item.example
-        words = syntax.join((at, annotated[text]) for at, text in item.documents)
-        telling = np.concatenate([next(weights) for _ in item.documents])
-        by_word = np.stack([telling, words.pos, words.dep], axis=1)
-        scores = align.token_scores(encoded.spans, words.starts, words.ends, by_word)
-        scores[(encoded.roles == TEMPLATE) | encoded.special] = 0.0
-        count = len(encoded.tokens)
-        masked.append(
-            MaskedExample(
-                id=example.id,
-                split=example.split,
-                tokens=encoded.tokens,
-                roles=encoded.roles,
-                tfidf=scores[:, 0],
-                pos=scores[:, 1],
-                dep=scores[:, 2],
-                random=keep.uniform(seed, example.id, "random", count),
-                keep_prob=np.ones(count, np.float32),
-                key_mask=np.ones(count, bool),
-            )
-        )
-        first = align.first_word(encoded.spans, words.starts, words.ends)
-        names = (*words.upos, NO_WORD)  # index -1 is the last
-        upos.append([names[word] for word in first])
-    return masked, upos
-
-
-def summary(
-    masked: Sequence[MaskedExample], upos: Sequence[Sequence[str]], scope: str
-) -> dict[str, Any]:
-    """What the mask keeps, for the reader.
-
-    Returns:
-      examples, tokens: how many; mean_tokens per example.
-      maskable_tokens: how many tokens may be hidden in this scope.
-      keep_prob: its mean over those; None where there is none.
-      keep_rate: the share of them that is visible; None where there is none.
-      keep_rate_of_all: the share of all tokens that is visible.
-      by_role, by_upos: {"tokens", "keep_rate"} of each role over all tokens, and of each part of
-        speech over the tokens that may be hidden.
-    """
-    tokens, visible, by_role = 0, 0, {name: Counter() for name in ROLES}
-    hidable, kept, expected, by_upos = 0, 0, [], {}
-    for example, tags in zip(masked, upos, strict=True):
-        free = keep.maskable(example.roles, scope)
-        tokens += len(example.tokens)
-        visible += int(example.key_mask.sum())
-        hidable += int(free.sum())
-        kept += int(example.key_mask[free].sum())
-        expected.append(float(example.keep_prob[free].sum(dtype=np.float64)))
-        for role, name in enumerate(ROLES):
-            seen = example.key_mask[example.roles == role]
-            by_role[name].update(tokens=len(seen), visible=int(seen.sum()))
-        for tag, can_go, shown in zip(tags, free, example.key_mask, strict=True):
-            if can_go:
-                by_upos.setdefault(tag, Counter()).update(tokens=1, visible=int(shown))
+def _digests(examples_file: Path, tokenizer: str) -> dict[str, str]:
+    if not examples_file.is_file():  # said when it is read
+        return {"examples": "", "tokenizer": ""}
     return {
-        "examples": len(masked),
-        "tokens": tokens,
-        "mean_tokens": tokens / len(masked),
-        "maskable_tokens": hidable,
-        "keep_prob": math.fsum(expected) / hidable if hidable else None,
-        "keep_rate": kept / hidable if hidable else None,
-        "keep_rate_of_all": visible / tokens,
-        "by_role": {name: _rate(count) for name, count in by_role.items()},
-        "by_upos": {name: _rate(by_upos[name]) for name in sorted(by_upos)},
+        "examples": storage.file_sha256(examples_file),
+        "tokenizer": storage.file_sha256(tokenizer_path(tokenizer)),
     }
 
 
-def _rate(count: Counter[str]) -> dict[str, Any]:
-    total = count["tokens"]
-    return {"tokens": total, "keep_rate": count["visible"] / total if total else None}
+def _checked(source: Source) -> str:
+    """Loads the annotator to see that it can do what is asked of it; answers its label."""
+    nlp = syntax.load_pipeline(source.pipeline)
+    syntax.check_relations(nlp, source.relations)
+    return syntax.pipeline_label(nlp)
 
 
-def _shown(weights: keep.Weights) -> str:
+def calibrated(work: Work, corpus: Corpus, weights: Weights, scope: str, seed: int) -> Weights:
+    """The weights with the bias that brings the target, if there is one and a token to hide."""
+    if weights.target_keep_rate is None:
+        return weights
+    paths = [str(corpus.block(number)) for number in range(len(corpus.rows))]
+    groups = [paths[at : at + BLOCKS_PER_SUM] for at in range(0, len(paths), BLOCKS_PER_SUM)]
+    total = reduce(
+        Sums.__add__, work(draw.sums, ((group, weights, scope, seed) for group in groups))
+    )
+    if not total.counts.any():
+        return weights
+    return dataclasses.replace(weights, bias=keep.calibrate(total, weights.target_keep_rate))
+
+
+def _write(
+    work: Work,
+    corpus: Corpus,
+    out: Path,
+    weights: Weights,
+    scope: str,
+    seed: int,
+    provenance: dict[str, Any],
+    shard_examples: int,
+) -> draw.Counts:
+    """Draws and writes masked.parquet; answers what it keeps."""
+    folder, told = out / MASKED, out / "cache" / "drawn"
+    this = {"factors": corpus.folder.name, "provenance": provenance, "examples": shard_examples}
+    print_ = storage.fingerprint(json.loads(json.dumps(this)), {})[:40]
+    masked_file.begin(folder)
+    storage.clear_partial(folder)
+    parts = shares(corpus.rows, shard_examples)
+    answers: dict[int, dict[str, Any]] = {}
+    jobs = []
+    for number, pieces in enumerate(parts):
+        path = told / f"{print_}-{number:05d}.json"
+        if path.exists():
+            answer = storage.read_json(path)
+            there = masked_file.part(folder, number)
+            if there.is_file() and there.stat().st_size == answer["note"]["bytes"]:
+                answers[number] = answer
+                continue
+        files = [(str(corpus.block(block)), low, high) for block, low, high in pieces]
+        jobs.append((str(folder), number, files, weights, scope, seed, provenance, str(path)))
+    total, done = sum(corpus.rows), sum(a["note"]["rows"] for a in answers.values())
+    with progress.track("mask, draw", total=total, unit="examples", done=done) as advance:
+        for number, answer in work(draw.write_part, jobs):
+            answers[number] = answer
+            advance(answer["note"]["rows"])
+    in_order = [answers[number] for number in range(len(parts))]
+    masked_file.drop_others(folder, len(parts))
+    masked_file.finish(folder, [answer["note"] for answer in in_order], provenance)
+    with storage.storing(told):
+        shutil.rmtree(told)
+    return reduce(draw.added, (answer["counts"] for answer in in_order))
+
+
+def shares(rows: Sequence[int], size: int) -> list[list[tuple[int, int, int]]]:
+    """Which examples of which block go into each part.
+
+    >>> shares([5, 0, 3], 4)
+    [[(0, 0, 4)], [(0, 4, 5), (2, 0, 3)]]
+
+    Args:
+      rows: examples of each block.
+      size: of a part.
+
+    Returns:
+      For each part (block, low, high): the examples low to high - 1 of that block.
+    """
+    parts: list[list[tuple[int, int, int]]] = []
+    room = 0
+    for block, count in enumerate(rows):
+        low = 0
+        while low < count:
+            if not room:
+                parts.append([])
+                room = size
+            high = min(count, low + room)
+            parts[-1].append((block, low, high))
+            room -= high - low
+            low = high
+    return parts
+
+
+def _soft(
+    logprobs_file: Path, out: Path, chat: ChatTokenizer, examples_file: Path
+) -> dict[str, Any]:
+    """Soft targets; what the teacher told, and the tokens of all examples, are in memory."""
+    masked, _ = masked_file.read_masked(out / MASKED, [])
+    fitting = set(masked.ids)
+    responses = {
+        example.id: syntax.well_formed(example.response)
+        for example in storage.read_records(examples_file, Example)
+        if example.id in fitting
+    }
+    soft = soft_targets.build(logprobs_file, out / "soft", chat, masked, responses)
+    progress.say(
+        f"mask: {soft['aligned_share']:.1%} of the response tokens have a distribution of the "
+        f"teacher's, holding {soft['mean_stored_mass']:.1%} of its mass"
+    )
+    return soft
+
+
+def _shown(weights: Weights) -> str:
     return ", ".join(f"{name}={value}" for name, value in dataclasses.asdict(weights).items())

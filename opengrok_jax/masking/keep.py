@@ -4,22 +4,20 @@
     key_mask  = u < keep_prob
 
 `random` and `u` are two independent uniforms in [0,1). Both are pure functions of (seed, example
-id, purpose, index of the token): no order, no shard and no other example changes them. Without a
-bias the formula keeps at least half of all tokens whatever the weights are, hence `calibrate`.
+id, purpose, index of the token), see `chance`: no order, no shard and no other example changes
+them. Without a bias the formula keeps at least half of all tokens as long as no weight is negative,
+hence `calibrate`, which looks at all tokens of the corpus through a histogram that adds up exactly.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.records import MaskedExample, canonical_json
 from opengrok_jax.tokenizer import PROMPT, RESPONSE
 
 # Which roles may be hidden; the report's own choice is the first.
@@ -53,10 +51,12 @@ PRESETS: dict[str, Weights] = {
     # Equal say for the three kinds of evidence: over the tokens of posts and of answers tfidf has a
     # standard deviation of 0.22 to 0.26, pos of 0.50, dep of 0.44 to 0.47.
     "balanced": Weights(alpha=2.0, beta=1.0, gamma=1.0, delta=1.0, target_keep_rate=0.85),
-    # One kind of evidence alone, and none at all: the controls of the ablation.
-    "statistics": Weights(alpha=4.0, beta=0.0, gamma=0.0, delta=0.0, target_keep_rate=0.85),
-    "syntax": Weights(alpha=0.0, beta=2.0, gamma=2.0, delta=0.0, target_keep_rate=0.85),
-    "chance": Weights(alpha=0.0, beta=0.0, gamma=0.0, delta=0.0, target_keep_rate=0.85),
+    # One kind of evidence alone, each at the same rate. `random` is the control of the ablation:
+    # as many tokens hidden, and no evidence at all.
+    "tfidf": Weights(alpha=4.0, beta=0.0, gamma=0.0, delta=0.0, target_keep_rate=0.85),
+    "pos": Weights(alpha=0.0, beta=4.0, gamma=0.0, delta=0.0, target_keep_rate=0.85),
+    "dep": Weights(alpha=0.0, beta=0.0, gamma=4.0, delta=0.0, target_keep_rate=0.85),
+    "random": Weights(alpha=0.0, beta=0.0, gamma=0.0, delta=4.0, target_keep_rate=0.85),
 }
 
 
@@ -94,23 +94,7 @@ def check_scope(scope: str) -> None:
         raise ConfigError(f"scope {scope!r} is unknown; choose one of {', '.join(SCOPES)}")
 
 
-def uniform(seed: int, example_id: str, purpose: str, count: int) -> np.ndarray:
-    """`count` uniforms in [0,1), a pure function of the arguments; entry i does not know `count`.
-
-    Philox is a counter-based generator: here SHA-256 makes its key from seed, id and purpose, and
-    the index of the token is the counter. The bits come from `random_raw`, whose stream NumPy
-    promises never to change.
-
-    Returns:
-      float32 [count], multiples of 2**-24.
-    """
-    name = canonical_json([seed, example_id, purpose])
-    key = int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:16], "big")
-    raw = np.random.Philox(key=key).random_raw(count)
-    return (raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-
-
-def maskable(roles: np.ndarray, scope: str) -> np.ndarray:
+def maskable(roles: np.ndarray, scope: str, lengths: np.ndarray | None = None) -> np.ndarray:
     """True for tokens that may be hidden: content in scope, never the first or the last token.
 
         text             <|user|> Hi there <|end|> <|assistant|> Hello you <|end|>
@@ -121,21 +105,31 @@ def maskable(roles: np.ndarray, scope: str) -> np.ndarray:
     The first token stays because a query needs one visible key, the last because it is the
     `<|end|>` that the student must learn to say.
 
+    Args:
+      roles: int8 [T], of all examples, one after the other.
+      scope: a key of `SCOPES`.
+      lengths: int [N], tokens of each example; None = there is one.
+
     Returns:
       bool [T].
     """
+    lengths = np.array([len(roles)]) if lengths is None else lengths
     result = np.isin(roles, SCOPES[scope])
-    result[:1] = result[-1:] = False
+    ends = np.cumsum(lengths)[np.asarray(lengths) > 0]
+    result[ends - 1] = False
+    result[np.concatenate([[0], ends[:-1]])[: len(ends)]] = False
     return result
 
 
-def logits(example: MaskedExample, weights: Weights) -> np.ndarray:
+def logits(
+    tfidf: np.ndarray, pos: np.ndarray, dep: np.ndarray, random: np.ndarray, weights: Weights
+) -> np.ndarray:
     """The weighted sum of the four factors, without the bias; float64 [T]."""
     return (
-        weights.alpha * example.tfidf.astype(np.float64)
-        + weights.beta * example.pos
-        + weights.gamma * example.dep
-        + weights.delta * example.random
+        weights.alpha * tfidf.astype(np.float64)
+        + weights.beta * pos.astype(np.float64)
+        + weights.gamma * dep.astype(np.float64)
+        + weights.delta * random.astype(np.float64)
     )
 
 
@@ -144,53 +138,103 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-def calibrate(sums: np.ndarray, target: float) -> float:
-    """The bias at which the mean of sigmoid(sums + bias) is `target`, by bisection.
+def keep_prob(sums: np.ndarray, bias: float, free: np.ndarray) -> np.ndarray:
+    """P(token stays visible): the formula in float64, rounded once; 1 where `free` is False.
 
     Args:
-      sums: float64 [N], the logits of all tokens that may be hidden; N >= 1.
+      sums: float64 [T], the `logits`.
+      bias: of the formula.
+      free: bool [T], as `maskable` says.
+
+    Returns:
+      float32 [T].
+    """
+    return np.where(free, sigmoid(sums + bias), 1.0).astype(np.float32)
+
+
+# ---- calibration --------------------------------------------------------------------------------
+
+BINS = 1 << 16
+_UNITS = 1 << 24  # a bin's width in the whole numbers that residuals are added up in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """The logits of any number of tokens, as a histogram that adds up without rounding.
+
+    Attributes:
+      low, high: between which the logits of some weights lie.
+      counts: int64 [BINS], tokens in each bin.
+      residuals: int64 [BINS], the sum of their distances from the middle of the bin, each rounded
+        to 2**-24 of a bin's width.
+    """
+
+    low: float
+    high: float
+    counts: np.ndarray
+    residuals: np.ndarray
+
+    def __add__(self, other: Sums) -> Sums:
+        """The histogram of both; whole numbers, so that no order of adding changes a bit."""
+        assert (self.low, self.high) == (other.low, other.high)
+        return dataclasses.replace(
+            self, counts=self.counts + other.counts, residuals=self.residuals + other.residuals
+        )
+
+
+def sums_of(values: np.ndarray, weights: Weights) -> Sums:
+    """The histogram of some logits.
+
+    Args:
+      values: float64 [N], of the tokens that may be hidden.
+      weights: of the formula; the factors lie in [0,1], so these say between what it lies.
+    """
+    four = (weights.alpha, weights.beta, weights.gamma, weights.delta)
+    low, high = sum(min(w, 0.0) for w in four), sum(max(w, 0.0) for w in four)
+    high = high if high > low else low + 1.0
+    width = (high - low) / BINS
+    at = np.clip(((values - low) / width).astype(np.int64), 0, BINS - 1)
+    off = (values - low) / width - at - 0.5
+    units = np.rint(off * _UNITS).astype(np.int64)
+    counts = np.bincount(at, minlength=BINS).astype(np.int64)
+    residuals = np.zeros(BINS, np.int64)
+    np.add.at(residuals, at, units)
+    return Sums(low=low, high=high, counts=counts, residuals=residuals)
+
+
+def mean_keep_prob(sums: Sums, bias: float) -> float:
+    """The mean of sigmoid(logit + bias) over the tokens of a histogram.
+
+    Each bin is expanded to first order about its middle, so that a token is wrong by at most
+    max|sigmoid''| / 8 = 0.0121 times the square of the bin's width: 7e-11 for weights that add up
+    to 5, whose bins are 5 / 65536 wide.
+    """
+    width = (sums.high - sums.low) / BINS
+    some = np.flatnonzero(sums.counts)
+    middle = sigmoid(sums.low + (some + 0.5) * width + bias)
+    slope = middle * (1.0 - middle) * width / _UNITS
+    total = math.fsum(sums.counts[some] * middle) + math.fsum(sums.residuals[some] * slope)
+    return total / int(sums.counts.sum())
+
+
+def calibrate(sums: Sums, target: float) -> float:
+    """The bias at which the mean keep_prob is `target`, by bisection.
+
+    Args:
+      sums: of all tokens that may be hidden, at least one.
       target: in (0,1).
 
     Returns:
-      The bias, with the mean within 1e-9 of the target.
+      The bias; the mean of `mean_keep_prob` is within 1e-12 of the target, the true mean within
+      the bound that stands there.
     """
     middle = math.log(target / (1.0 - target))
     # At these two every single token lies below, and above, the target.
-    low, high = middle - float(sums.max()), middle - float(sums.min())
-    for _ in range(100):
+    low, high = middle - sums.high, middle - sums.low
+    for _ in range(200):
         bias = 0.5 * (low + high)
-        mean = float(sigmoid(sums + bias).mean())
-        if abs(mean - target) < 1e-9:
+        mean = mean_keep_prob(sums, bias)
+        if abs(mean - target) < 1e-12 or bias in (low, high):
             return bias
         low, high = (bias, high) if mean < target else (low, bias)
     return 0.5 * (low + high)
-
-
-def draw(
-    examples: Sequence[MaskedExample], weights: Weights, *, scope: str, seed: int
-) -> tuple[list[MaskedExample], Weights]:
-    """Sets keep_prob and key_mask from the stored factors; the annotator is not needed.
-
-    Args:
-      examples: with their factors; keep_prob and key_mask are replaced.
-      weights: with a target, the bias is calibrated over all tokens that may be hidden.
-      scope: a key of `SCOPES`.
-      seed: of the draw u.
-
-    Returns:
-      The examples, with keep_prob = 1 and key_mask = True outside the scope, and the weights with
-      the bias that was used.
-    """
-    free = [maskable(example.roles, scope) for example in examples]
-    sums = [logits(example, weights) for example in examples]
-    if weights.target_keep_rate is not None and any(f.any() for f in free):
-        pool = np.concatenate([s[f] for s, f in zip(sums, free, strict=True)])
-        bias = calibrate(pool, weights.target_keep_rate)
-        weights = dataclasses.replace(weights, bias=bias)
-    result = []
-    for example, can_go, total in zip(examples, free, sums, strict=True):
-        chance = np.where(can_go, sigmoid(total + weights.bias), 1.0).astype(np.float32)
-        u = uniform(seed, example.id, "draw", len(example.tokens))
-        visible = (u < chance) | ~can_go
-        result.append(dataclasses.replace(example, keep_prob=chance, key_mask=visible))
-    return result, weights

@@ -22,11 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opengrok_jax import progress
+from opengrok_jax import progress, storage
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.masking import annotator_notice
 from opengrok_jax.masking.syntax import (
     POS_TAGS,
     RELATIONS,
     load_pipeline,
+    part_of_speech,
     relation_name,
     relation_scores,
 )
@@ -39,26 +42,54 @@ if TYPE_CHECKING:
 COLUMNS = ("words", "tokens", "upos", "uas", "las", "pos_score", "dep_score")
 
 
-def run(*, pipeline: str | Path, treebanks: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Prints a table (standard error) and the same as JSON (standard output), and returns it.
+def run(
+    *, pipeline: str | Path, treebanks: Sequence[Path], card: bool = False
+) -> dict[str, dict[str, float]]:
+    """Prints two tables (standard error) and the first as JSON (standard output); returns that.
+
+    The second table is what others report, see `annotator_notice.PUBLISHED`.
 
     Args:
         pipeline: folder of a spaCy pipeline, or the name of an installed one.
         treebanks: CoNLL-U files, `.gz` or not.
+        card: also write the folder's CARD.md anew; the pipeline must be one that
+            `train_annotator` made.
 
     Returns:
         For each file name the figures of `score`.
 
     Raises:
-        ConfigError: there is no such pipeline, or it has no tagger or parser.
+        ConfigError: there is no such pipeline, it has no tagger or parser, or no card is to be had
+            for it.
         DataError: a treebank is missing or malformed.
         MissingExtra: spaCy is not installed.
     """
     nlp = load_pipeline(str(pipeline))
+    if card and "training" not in nlp.meta:
+        raise ConfigError(
+            f"{pipeline} does not say how it was trained, so no card can be written; "
+            "scripts/train_annotator.py makes pipelines that do"
+        )
     scores = {path.name: score(nlp, read_conllu(path)) for path in treebanks}
-    progress.say(table(scores))
+    progress.say(f"{table(scores)}\n\npublished:\n\n{annotator_notice.published()}")
+    if card:
+        write_card(Path(pipeline), scores)
     print(json.dumps(scores))
     return scores
+
+
+def write_card(folder: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Writes CARD.md of a pipeline that `train_annotator` made, with these figures in it."""
+    training = storage.read_json(folder / "meta.json")["training"]
+    text = annotator_notice.card(
+        table(scores), rough_copies=training["rough_copies"], megabytes=megabytes(folder)
+    )
+    storage.write_text(folder / "CARD.md", text)
+
+
+def megabytes(folder: Path) -> float:
+    """What the files of a folder hold together, in 10^6 bytes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def score(nlp: spacy.language.Language, sentences: Sequence[Sentence]) -> dict[str, float]:
@@ -150,17 +181,18 @@ def _from_doc(doc: spacy.tokens.Doc) -> Sentence:
     return Sentence(
         words=tuple(token.text for token in kept),
         spaces=tuple(bool(token.whitespace_) for token in kept),
-        upos=tuple(token.pos_ for token in kept),
+        upos=tuple(part_of_speech(t.pos_, t.tag_, t.dep_) for t in kept),
         heads=tuple(heads),
         deps=tuple("root" if heads[i] == i else dep for i, dep in enumerate(deps)),
     )
 
 
 def main() -> None:
-    """`python -m opengrok_jax.masking.score_annotator PIPELINE TREEBANK...`."""
+    """`python -m opengrok_jax.masking.score_annotator PIPELINE TREEBANK... [--card]`."""
     parser = argparse.ArgumentParser(description=run.__doc__)
     parser.add_argument("pipeline")
     parser.add_argument("treebanks", type=Path, nargs="+")
+    parser.add_argument("--card", action="store_true", help="write PIPELINE/CARD.md anew")
     run(**vars(parser.parse_args()))
 
 

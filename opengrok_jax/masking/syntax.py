@@ -10,22 +10,23 @@
     dep         0      1     1      0        1       0
 
 The relations are named as in Universal Dependencies; a pipeline that speaks ClearNLP
-(en_core_web_*: dobj, dative, nsubjpass ...) is translated, subtypes (nsubj:pass) are cut off.
+(en_core_web_*: dobj, dative, nsubjpass ...) is translated, subtypes (nsubj:pass) are cut off. A
+pipeline that tags as the Penn Treebank does and gives no universal parts of speech has its tags
+translated too.
 Trailing hashtags, addresses and retweet marks are X or SYM with relations such as discourse, list
 or parataxis: they score 0 on both, and only TF-IDF can speak for them.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opengrok_jax import progress
 from opengrok_jax.errors import ConfigError, DataError, needs_extra
 
 if TYPE_CHECKING:
@@ -39,35 +40,41 @@ UPOS = (*OPEN_CLASSES, *CLOSED_CLASSES, "PUNCT", "SYM", "X")
 
 POS_TAGS = ("NOUN", "PROPN", "VERB", "ADJ")
 RELATIONS = ("root", "nsubj", "csubj", "obj", "iobj")
+# Penn Treebank tags. IN is a preposition or a conjunction; a verb that serves another is told by
+# its relation, see `part_of_speech`.
+PENN = {
+    tag: upos
+    for upos, tags in {
+        "ADJ": "JJ JJR JJS AFX",
+        "ADV": "RB RBR RBS WRB",
+        "ADP": "IN RP",
+        "AUX": "MD",
+        "CCONJ": "CC",
+        "DET": "DT PDT WDT",
+        "INTJ": "UH",
+        "NOUN": "NN NNS",
+        "NUM": "CD",
+        "PART": "TO POS",
+        "PRON": "PRP PRP$ WP WP$ EX",
+        "PROPN": "NNP NNPS",
+        "PUNCT": ". , : `` '' \" -LRB- -RRB- HYPH NFP",
+        "SYM": "SYM $ #",
+        "VERB": "VB VBD VBG VBN VBP VBZ",
+        "X": "FW LS ADD GW XX",
+    }.items()
+    for tag in tags.split()
+}
 CLEARNLP = {"dobj": "obj", "dative": "iobj", "nsubjpass": "nsubj", "csubjpass": "csubj"}
 
-# spaCy's tokenizer is quadratic on absurd strings (5,000 exclamation marks take seconds), so no
-# text longer than this, in code points, is handed to it whole.
+# No text longer than this, in code points, is handed to spaCy whole.
 LONGEST_PIECE = 2000
+# Its tokenizer takes time in the square of a stretch without white space (1,000 times `.,`: 2 s),
+# so no such stretch is longer than this either: 10,000 absurd characters cost 3 s at most.
+LONGEST_CHUNK = 500
 BATCH = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """The words of one text, in order, without overlap; white space is no word.
-
-    Attributes:
-      starts, ends: int32 [W], code points of the text.
-      pos, dep: float32 [W], 0 or 1.
-      upos: the part of speech of each word, as in `UPOS`.
-      relations: the relation of each word to its head, as `relation_name` spells it.
-      lower: the word itself in lower case, for counting.
-    """
-
-    starts: np.ndarray
-    ends: np.ndarray
-    pos: np.ndarray
-    dep: np.ndarray
-    upos: tuple[str, ...]
-    relations: tuple[str, ...]
-    lower: tuple[str, ...]
+_CHUNK = re.compile(rf"\S{{{LONGEST_CHUNK}}}(?=\S)")
 
 
 def load_pipeline(name: str = "") -> spacy.language.Language:
@@ -81,25 +88,41 @@ def load_pipeline(name: str = "") -> spacy.language.Language:
         import spacy
     try:
         nlp = spacy.load(name or EMBEDDED, exclude=["ner", "lemmatizer"])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         cause = str(error).partition("\n")[0]
         if not name:
             raise DataError(
                 f"{EMBEDDED}: our own pipeline cannot be loaded ({cause}); install opengrok-jax "
                 "again"
             ) from None
-        raise ConfigError(
-            f"pipeline {name!r} cannot be loaded ({cause}); install it with "
-            f"`python -m spacy download {name}`, give the folder of one, or '' for the one we ship"
-        ) from None
+        raise ConfigError(f"pipeline {name!r} cannot be loaded: {_remedy(name, cause)}") from None
     probe = nlp("People like good cats .")
-    for layer, what in (("DEP", "dependency parser"), ("POS", "universal parts of speech")):
-        if not probe.has_annotation(layer):
+    has = {
+        "dependency parser": probe.has_annotation("DEP"),
+        "universal parts of speech": any(part_of_speech(t.pos_, t.tag_, t.dep_) for t in probe),
+    }
+    for what, there in has.items():
+        if not there:
             raise ConfigError(
                 f"pipeline {name!r} has no {what} (its parts: {', '.join(nlp.pipe_names) or 'none'}"
                 "); choose one with both, such as en_core_web_sm, or '' for the one we ship"
             )
     return nlp
+
+
+def _remedy(name: str, cause: str) -> str:
+    """What is wrong with a pipeline and the command that mends it, in one line."""
+    from importlib.util import find_spec
+
+    ours = "or take '' for the one we ship"
+    if Path(name).exists() or (name.isidentifier() and find_spec(name)):
+        return f"{cause}; it was made for another spaCy or needs a package beside it, {ours}"
+    if not name.isidentifier():  # `python -m spacy download` takes names alone
+        return f"there is no such folder; give the folder of a spaCy pipeline, {ours}"
+    return (
+        f"it is not installed; install it with `python -m spacy download {name}` (one of spaCy's "
+        f"own) or `pip install {name}` (another publisher's), give the folder of one, {ours}"
+    )
 
 
 def pipeline_label(nlp: spacy.language.Language) -> str:
@@ -150,6 +173,17 @@ def relation_name(label: str) -> str:
     return CLEARNLP.get(plain, plain)
 
 
+def part_of_speech(pos: str, tag: str, relation: str) -> str:
+    """The universal part of speech: the pipeline's own, else from its Penn tag, else "".
+
+    >>> [part_of_speech(*row) for row in (("NOUN", "NN", ""), ("", "VBZ", "aux"), ("", "VBZ", ""))]
+    ['NOUN', 'AUX', 'VERB']
+    """
+    upos = pos or PENN.get(tag, "")
+    serves = relation.startswith("aux") or relation == "cop"
+    return "AUX" if not pos and upos == "VERB" and serves else upos
+
+
 def relation_scores(
     relations: Sequence[str], heads: Sequence[int], chosen: Iterable[str]
 ) -> np.ndarray:
@@ -190,7 +224,8 @@ def pieces(text: str, longest: int = LONGEST_PIECE) -> list[tuple[int, str]]:
     """Cuts a text into pieces of at most `longest` code points, with the offset of each.
 
     The cut falls behind a line break, else a full stop, else a space, as late as possible in the
-    second half of the piece; where there is none, right at the limit.
+    second half of the piece; where there is none, right at the limit. Stretches without white space
+    are cut after `LONGEST_CHUNK` code points as well.
 
     >>> pieces("aa bb cc dd", 6)
     [(0, 'aa bb '), (6, 'cc dd')]
@@ -203,73 +238,11 @@ def pieces(text: str, longest: int = LONGEST_PIECE) -> list[tuple[int, str]]:
             if at >= 0:
                 end = at + len(mark)
                 break
-        result.append((start, text[start:end]))
+        result += _chunks(start, text[start:end])
         start = end
-    return [*result, (start, text[start:])]
+    return [*result, *_chunks(start, text[start:])]
 
 
-def annotate(
-    nlp: spacy.language.Language,
-    texts: Iterable[str],
-    *,
-    pos_tags: Iterable[str] = POS_TAGS,
-    relations: Iterable[str] = RELATIONS,
-) -> dict[str, Words]:
-    """The words of every distinct text; equal texts (and pieces of texts) are parsed once.
-
-    Args:
-      nlp: a pipeline, as `load_pipeline` gives.
-      texts: well-formed strings, see `well_formed`.
-      pos_tags: parts of speech with a `pos` score of 1.
-      relations: relations whose two ends have a `dep` score of 1.
-
-    Returns:
-      The words by text; spans are code points of that text.
-    """
-    wanted_tags = frozenset(pos_tags)
-    wanted_relations = frozenset(map(relation_name, relations))
-    cut = {text: pieces(text) for text in dict.fromkeys(texts)}
-    distinct = list(dict.fromkeys(piece for parts in cut.values() for _, piece in parts))
-    parsed: dict[str, Words] = {}
-    with progress.track("mask", total=len(distinct), unit="texts") as advance:
-        for first in range(0, len(distinct), BATCH):
-            batch = distinct[first : first + BATCH]
-            with nlp.memory_zone():  # keeps the vocabulary bounded over millions of posts
-                for piece, doc in zip(batch, nlp.pipe(batch, batch_size=BATCH), strict=True):
-                    parsed[piece] = _words(doc, wanted_tags, wanted_relations)
-            advance(len(batch))
-    return {
-        text: join((offset, parsed[piece]) for offset, piece in parts)
-        for text, parts in cut.items()
-    }
-
-
-def join(parts: Iterable[tuple[int, Words]]) -> Words:
-    """Several runs of words as one, each moved right by its offset in code points."""
-    offsets, runs = zip(*parts, strict=True) if (parts := list(parts)) else ((), ())
-    empty = np.zeros(0, np.int32)
-    return Words(
-        starts=np.concatenate([empty, *(w.starts + o for o, w in zip(offsets, runs, strict=True))]),
-        ends=np.concatenate([empty, *(w.ends + o for o, w in zip(offsets, runs, strict=True))]),
-        pos=np.concatenate([empty.astype(np.float32), *(w.pos for w in runs)]),
-        dep=np.concatenate([empty.astype(np.float32), *(w.dep for w in runs)]),
-        upos=tuple(tag for w in runs for tag in w.upos),
-        relations=tuple(name for w in runs for name in w.relations),
-        lower=tuple(word for w in runs for word in w.lower),
-    )
-
-
-def _words(doc, pos_tags: frozenset[str], wanted: frozenset[str]) -> Words:
-    """Copies what we need out of a Doc, which is gone after its memory zone."""
-    names = [relation_name(token.dep_) for token in doc]
-    dep = relation_scores(names, [token.head.i for token in doc], wanted)
-    kept = [token for token in doc if not token.is_space]
-    return Words(
-        starts=np.array([t.idx for t in kept], np.int32),
-        ends=np.array([t.idx + len(t) for t in kept], np.int32),
-        pos=np.array([t.pos_ in pos_tags for t in kept], np.float32),
-        dep=dep[[t.i for t in kept]],
-        upos=tuple(t.pos_ for t in kept),
-        relations=tuple(names[t.i] for t in kept),
-        lower=tuple(t.lower_ for t in kept),
-    )
+def _chunks(offset: int, text: str) -> list[tuple[int, str]]:
+    ends = [match.end() for match in _CHUNK.finditer(text)]
+    return [(offset + a, text[a:b]) for a, b in itertools.pairwise([0, *ends, len(text)])]

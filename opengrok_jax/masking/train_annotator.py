@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from opengrok_jax import progress, storage
 from opengrok_jax.errors import ConfigError, DataError, needs_extra
 from opengrok_jax.masking import score_annotator
-from opengrok_jax.masking.annotator_notice import LICENSE, NOTICE, card, sources
+from opengrok_jax.masking.annotator_notice import LICENSE, NOTICE, sources
 from opengrok_jax.masking.roughen import roughen
 from opengrok_jax.masking.sns_tokenizer import configure
 from opengrok_jax.masking.treebank import Sentence, group, read_conllu, to_doc
@@ -108,20 +108,22 @@ def run(
         }
         best = _train(overrides, work / "trained")
         ready = work / "ready"
-        _trim(best, ready, files, [text.text for text in checks])
+        settings = {
+            "seed": seed,
+            "width": width,
+            "depth": depth,
+            "max_steps": max_steps,
+            "rough_copies": rough_copies,
+        }
+        _trim(best, ready, files, settings, [text.text for text in checks])
         (ready / "LICENSE").write_text(LICENSE, encoding="utf-8")
         (ready / "NOTICE").write_text(NOTICE, encoding="utf-8")
         if held_out:
             nlp = spacy.load(ready)
             scores = {path.name: score_annotator.score(nlp, part) for path, part in held_out}
-            text = card(
-                score_annotator.table(scores),
-                rough_copies=rough_copies,
-                megabytes=_megabytes(ready),
-            )
-            (ready / "CARD.md").write_text(text, encoding="utf-8")
+            score_annotator.write_card(ready, scores)
         _replace_folder(ready, out)
-    progress.say(f"annotator: {out}, {_megabytes(out):.2f} MB")
+    progress.say(f"annotator: {out}, {score_annotator.megabytes(out):.2f} MB")
 
 
 def _file(folder: Path, split: str) -> Path:
@@ -165,7 +167,9 @@ def _train(overrides: dict[str, Any], folder: Path) -> Path:
     return folder / "model-best"
 
 
-def _trim(trained: Path, out: Path, files: Sequence[Path], texts: Sequence[str]) -> None:
+def _trim(
+    trained: Path, out: Path, files: Sequence[Path], settings: dict[str, int], texts: Sequence[str]
+) -> None:
     """Drops what only training needed; asserts that the annotation of `texts` stays the same.
 
     Training leaves every word it saw in the string store (about a third of the folder), the
@@ -188,6 +192,7 @@ def _trim(trained: Path, out: Path, files: Sequence[Path], texts: Sequence[str])
         "(subtypes stripped), with a tokenizer for social media. No vectors.",
         license="CC BY-SA 4.0",
         author="OpenGrok-JAX",
+        training=settings,
         sources=sources({path.name: storage.file_sha256(path) for path in files}),
         performance={key: measured[key] for key in ("pos_acc", "dep_uas", "dep_las")},
     )
@@ -218,7 +223,3 @@ def _replace_folder(new: Path, out: Path) -> None:
         if out.exists():
             out.rename(Path(name) / "old")
         beside.rename(out)
-
-
-def _megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

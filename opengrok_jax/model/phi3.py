@@ -6,6 +6,7 @@ the parameters of all blocks are stacked along a leading axis L, and `jax.lax.sc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -113,17 +114,25 @@ class Phi3(nnx.Module):
         positions: Int[Array, "B T"] | None = None,
         key_mask: Bool[Array, "B T"] | None = None,
         rule: Rule = "none",
-    ) -> Float[Array, "{self.config.num_hidden_layers+1} B T D"]:
+        layers: Sequence[int] | None = None,
+    ) -> Float[Array, "states B T D"]:
         """The states between the blocks, (L + 1, B, T, D): the `output_hidden_states` of HF.
 
         [0] is the embedding, [l] what block l gives to block l + 1 (counted from 1), and [L] is
         `hidden`: the last block's output after the final norm. Arguments, dtype and errors are
-        those of `hidden`; so is the cost, but for the L more arrays that are given out.
+        those of `hidden`; so is the cost, but for the arrays that are given out.
+
+        With `layers`, numbers from 1 to L, only those are given out, in that order, and only those
+        are kept while the blocks run.
         """
-        last, before = self._decoder(
-            tokens, segment_ids, positions, key_mask, rule, keep="block inputs"
-        )
-        return jnp.concatenate([before, last[None]])
+        given = (tokens, segment_ids, positions, key_mask, rule)
+        if layers is None:
+            last, before = self._decoder(*given, keep="block inputs")
+            return jnp.concatenate([before, last[None]])
+        depth = self.config.num_hidden_layers
+        inner = tuple(sorted({layer for layer in layers if layer != depth}))
+        last, states = self._decoder(*given, keep=inner)
+        return jnp.stack([last if i == depth else states[inner.index(i)] for i in layers])
 
     def prefill(
         self,
@@ -193,11 +202,12 @@ class Phi3(nnx.Module):
         key_mask: Bool[Array, "B T"] | None,
         rule: Rule,
         *,
-        keep: Literal["cache", "block inputs"] | None = None,
+        keep: Literal["cache", "block inputs"] | tuple[int, ...] | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """`hidden`, and what is to be kept of every layer.
 
-        keep  "cache" = keys and values, (L, B, T, K, H) each; "block inputs" = (L, B, T, D)
+        keep  "cache" = keys and values, (L, B, T, K, H) each; "block inputs" = (L, B, T, D);
+              numbers = what these blocks give, (numbers, B, T, D)
         """
         check_rule(rule, key_mask)
         limit = self.config.max_position_embeddings
@@ -226,8 +236,27 @@ class Phi3(nnx.Module):
         if self.remat != "none":
             # Inside a scan nothing can be merged across the loop, so the guard against it is cost.
             step = jax.checkpoint(step, prevent_cse=False, policy=_kept(self.remat))
-        x, kept = jax.lax.scan(step, x, stacked)
-        return self.norm(x), kept
+        if not isinstance(keep, tuple):
+            x, kept = jax.lax.scan(step, x, stacked)
+            return self.norm(x), kept
+
+        # The states are carried and written outside of `step`: so the backward pass needs nothing
+        # of them, and neither it nor remat keeps a copy for every layer. What the other blocks give
+        # goes into one place more.
+        def write(
+            carry: tuple[jax.Array, jax.Array], layer: Any
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            (x, states), (place, parameters) = carry, layer
+            x, _ = step(x, parameters)
+            states = jax.lax.dynamic_update_index_in_dim(states, x, place, 0)
+            return (x, constrain(states, None, "batch", None, None)), None
+
+        numbers = range(1, self.config.num_hidden_layers + 1)
+        places = [keep.index(i) if i in keep else len(keep) for i in numbers]
+        none = jnp.zeros((len(keep) + 1, *x.shape), x.dtype)
+        layers = (jnp.array(places, jnp.int32), stacked)
+        (x, states), _ = jax.lax.scan(write, (x, none), layers)
+        return self.norm(x), states
 
     def logits(self, hidden: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
         """The head on any rows of `hidden`, multiplied in `dtype`, summed and given in float32."""

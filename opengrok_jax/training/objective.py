@@ -40,7 +40,11 @@ class Objective:
         the others compare with all logits of a teacher beside the student.
       weight: w, share of the divergence in [0, 1].
       temperature: of the full-logit divergences; stored log-probabilities are at 1.
-      feature_weight, relation_weight: of the terms on the decoder's output of both models.
+      feature_weight: of the term on hidden states of both models.
+      feature_layers: pairs of layers whose states are compared, (student's, teacher's), counted
+        from 1; the last of a model means the decoder's output, after its norm. The term is the mean
+        over the pairs. () = the decoders' outputs alone.
+      relation_weight: of the term on angles among the decoders' outputs.
       relation_window: positions that each one is compared with.
     """
 
@@ -48,6 +52,7 @@ class Objective:
     weight: float = 0.0
     temperature: float = 1.0
     feature_weight: float = 0.0
+    feature_layers: tuple[tuple[int, int], ...] = ()
     relation_weight: float = 0.0
     relation_window: int = 8
 
@@ -107,10 +112,27 @@ def read(given: Mapping[str, Any]) -> Objective:
         require(value["temperature"] > 0, "temperature", "a number above 0")
     else:
         require(value["temperature"] == 1, "temperature", f"1, or one of {', '.join(FULL)}")
+    value["feature_layers"] = _pairs(value["feature_layers"])
+    if not value["feature_weight"]:
+        expected = "() while feature_weight is 0"
+        require(not value["feature_layers"], "feature_layers", expected)
     if not value["relation_weight"]:
         default = known["relation_window"]
         require(window == default, "relation_window", f"{default} while relation_weight is 0")
     return Objective(**value)
+
+
+def _pairs(given: Any) -> tuple[tuple[int, int], ...]:
+    """`feature_layers` as tuples; ConfigError for anything but pairs of numbers from 1."""
+    listed = given if isinstance(given, (list, tuple)) else (given,)
+    for pair in listed:
+        two = isinstance(pair, (list, tuple)) and len(pair) == 2
+        if not two or not all(type(layer) is int and layer >= 1 for layer in pair):
+            raise ConfigError(
+                f"distill.feature_layers has {pair!r}; expected pairs of layers, the student's and "
+                "the teacher's, counted from 1, such as ((8, 12), (16, 24))"
+            )
+    return tuple((mine, theirs) for mine, theirs in listed)
 
 
 def check_teacher(student: Any, teacher: Any, objective: Objective) -> None:
@@ -120,7 +142,8 @@ def check_teacher(student: Any, teacher: Any, objective: Objective) -> None:
       student, teacher: their `Phi3Config`.
 
     Raises:
-      ConfigError: another vocabulary with a full-logit divergence; another width with `feature`.
+      ConfigError: another vocabulary with a full-logit divergence; another width, or a layer that
+        is not there, with `feature`.
     """
     if objective.loss in FULL and student.vocab_size != teacher.vocab_size:
         raise ConfigError(
@@ -134,6 +157,13 @@ def check_teacher(student: Any, teacher: Any, objective: Objective) -> None:
             f"{student.hidden_size}; distill.feature_weight needs one width. relation_weight "
             "compares angles and takes any"
         )
+    for whose, config, at in (("student", student, 0), ("teacher", teacher, 1)):
+        deepest = max((pair[at] for pair in objective.feature_layers), default=1)
+        if deepest > config.num_hidden_layers:
+            raise ConfigError(
+                f"distill.feature_layers names layer {deepest} of the {whose}, which has "
+                f"{config.num_hidden_layers}; expected 1 to {config.num_hidden_layers}"
+            )
 
 
 def summed_loss(
@@ -159,20 +189,25 @@ def summed_loss(
       teacher: there if the objective needs it; gets no gradient.
     """
     key_mask = visible(batch.key_mask, batch.positions, batch.redraw)
-    hidden = model.hidden(batch.tokens, batch.segment_ids, batch.positions, key_mask, rule)
+    pairs = objective.feature_layers
+    hidden, mine = _states(model, batch, [pair[0] for pair in pairs], key_mask, rule)
     terms: dict[str, jax.Array] = {"hidden": hidden, "targets": batch.targets}
     if objective.needs_soft_targets:
         assert batch.soft is not None
         terms |= {"ids": batch.soft.ids, "logprobs": batch.soft.logprobs}
     if objective.needs_teacher:
         assert teacher is not None
-        states = teacher.hidden(batch.tokens, batch.segment_ids, batch.positions)
-        terms["states"] = jax.lax.stop_gradient(states)
-    if objective.relation_weight:
-        terms["relation"] = divergences.relation(
-            hidden, terms["states"], batch.loss_weight, batch.segment_ids,
-            objective.relation_window,
-        )  # fmt: skip
+        states, theirs = jax.lax.stop_gradient(_states(teacher, batch, [pair[1] for pair in pairs]))
+        if objective.loss in FULL:
+            terms["states"] = states
+        if objective.feature_weight:
+            # The backward pass keeps the states, and nothing in float32 that stands between.
+            each = map(jax.checkpoint(divergences.feature), mine, theirs)
+            terms["feature"] = sum(each) / len(mine)
+        if objective.relation_weight:
+            terms["relation"] = divergences.relation(
+                hidden, states, batch.loss_weight, batch.segment_ids, objective.relation_window
+            )
 
     def per_position(*rows: jax.Array) -> jax.Array:
         of = dict(zip(terms, rows, strict=True))
@@ -189,7 +224,7 @@ def summed_loss(
             soft = compare(logits, theirs, objective.temperature)
             loss = _mixed(loss, soft, objective.weight)
         if objective.feature_weight:
-            loss += objective.feature_weight * divergences.feature(of["hidden"], of["states"])
+            loss += objective.feature_weight * of["feature"]
         if objective.relation_weight:
             loss += objective.relation_weight * of["relation"]
         return loss
@@ -203,6 +238,18 @@ def summed_loss(
         chunk=objective.chunk,
     )
     return total, jnp.sum(batch.norm_weight)
+
+
+def _states(
+    model: Phi3, batch: Batch, layers: list[int], key_mask: Any = None, rule: Rule = "none"
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The decoder's output, and the states of some layers; of none, that output."""
+    given = (batch.tokens, batch.segment_ids, batch.positions, key_mask, rule)
+    if not layers:
+        hidden = model.hidden(*given)
+        return hidden, (hidden,)
+    *states, hidden = model.hidden_states(*given, layers=[*layers, model.config.num_hidden_layers])
+    return hidden, tuple(states)
 
 
 def _mixed(hard: jax.Array, soft: jax.Array, share: float) -> jax.Array:

@@ -1,6 +1,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -28,11 +31,12 @@ def test_what_is_appended_is_read_and_kept(tmp_path):
         decision("undo"),
     ]
     with decisions.opened(tmp_path) as log:
-        log.append(rows[:1])
-        log.append(rows[1:3])
+        log.append(rows[0])
+        log.append_all([])
+        log.append_all(rows[1:3])
     with decisions.opened(tmp_path) as log:
         assert log.torn == 0
-        log.append(rows[3:])
+        log.append(rows[3])
     assert decisions.read(path_in(tmp_path)) == rows
 
 
@@ -48,7 +52,7 @@ def test_a_torn_last_line_does_not_count_and_is_healed(tmp_path, cut):
     assert decisions.read(path_in(tmp_path)) == [decision()]
     with decisions.opened(tmp_path) as log:
         assert log.torn == cut
-        log.append([decision("skip")])
+        log.append(decision("skip"))
     assert decisions.read(path_in(tmp_path)) == [decision(), decision("skip")]
 
 
@@ -57,7 +61,7 @@ def test_a_last_line_that_lacks_only_its_end_counts(tmp_path):
     path_in(tmp_path).write_bytes(line(decision())[:-1])
     assert decisions.read(path_in(tmp_path)) == [decision()]
     with decisions.opened(tmp_path) as log:
-        log.append([decision("skip")])
+        log.append(decision("skip"))
     assert decisions.read(path_in(tmp_path)) == [decision(), decision("skip")]
 
 
@@ -74,19 +78,67 @@ def test_only_one_process_writes(tmp_path):
             pass
 
 
-def test_a_refused_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+def one(log, row):
+    log.append(row)
+
+
+def several(log, row):
+    log.append_all([row, row])
+
+
+@pytest.mark.parametrize("write", [one, several])
+def test_a_refused_write_leaves_the_file_as_it_was(tmp_path, monkeypatch, write):
     with decisions.opened(tmp_path) as log:
-        log.append([decision()])
+        log.append(decision())
 
         def full(descriptor):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(StorageError, match="No space left"):
-            log.append([decision("reject")])
+            write(log, decision("reject"))
         monkeypatch.undo()
-        log.append([decision("skip")])
+        log.append(decision("skip"))
     assert decisions.read(path_in(tmp_path)) == [decision(), decision("skip")]
+
+
+def test_after_many_at_once_the_next_goes_to_the_same_file(tmp_path):
+    with decisions.opened(tmp_path) as log:
+        log.append_all([decision(), decision("reject")])
+        log.append(decision("skip"))
+        assert [d.decision for d in decisions.read(log.path)] == ["accept", "reject", "skip"]
+    (tmp_path / "review" / ".decisions.jsonl.1.partial").write_text("left by a killed process")
+    with decisions.opened(tmp_path):
+        assert sorted(p.name for p in (tmp_path / "review").iterdir()) == [
+            "decisions.jsonl",
+            "lock",
+        ]
+
+
+def test_kill_9_leaves_all_of_many_or_none(tmp_path):
+    work = (
+        "import sys; from pathlib import Path\n"
+        "from opengrok_jax.curation import review_decisions\n"
+        "from tests.curation.review_rows import decision\n"
+        "rows = [decision(note='n' * 500) for _ in range(100)]\n"
+        "with review_decisions.opened(Path(sys.argv[1])) as log:\n"
+        "    while True:\n"
+        "        log.append_all(rows)\n"
+        "        print('.', flush=True)\n"
+    )
+    for wait in (0.01, 0.037, 0.11):
+        before = len(decisions.read(path_in(tmp_path)))
+        with subprocess.Popen(
+            [sys.executable, "-c", work, str(tmp_path)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(wait)
+            process.kill()
+            told = 1 + len(process.stdout.read().split())
+        found = len(decisions.read(path_in(tmp_path)))
+        assert found % 100 == 0
+        assert found - before in (100 * told, 100 * (told + 1))
 
 
 @pytest.mark.parametrize(

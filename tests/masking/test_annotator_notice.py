@@ -22,3 +22,13 @@ def test_the_sources_hold_the_hashes():
     [source] = annotator_notice.sources({"train": "ab"})
     assert source["license"] == "CC BY-SA 4.0"
     assert source["sha256"] == {"train": "ab"}
+
+
+def test_published_figures_stand_in_the_card_with_their_sources():
+    table = annotator_notice.published()
+    assert table in annotator_notice.card("", rough_copies=2, megabytes=1.0)
+    for system, *_, las in annotator_notice.PUBLISHED:
+        [line] = [line for line in table.splitlines() if system in line]
+        assert line.count("|") == 7
+        assert las is None or line.endswith(f"| {las:g} |")
+        assert system[-3:] in annotator_notice.PUBLISHED_FROM

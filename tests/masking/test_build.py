@@ -2,18 +2,24 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from opengrok_jax import masked_file, storage, tokenizer
-from opengrok_jax.errors import ConfigError, DataError
-from opengrok_jax.masking import build, keep, syntax, tfidf
+from opengrok_jax import chance, masked_file, storage, tokenizer
+from opengrok_jax.errors import ConfigError, DataError, StorageError
+from opengrok_jax.masking import build, encode, keep, syntax
+from opengrok_jax.masking.factors import UPOS_NAMES
 from opengrok_jax.records import Cell, Example, Message, prompt_id
+from tests.masking.annotated import annotate
+from tests.masking.test_tfidf import scores as tfidf_scores
 
 CHATS = [
     (["Is this post happy? my cat sat on the new keyboard 😹"], "It is amused: the cat won."),
@@ -74,26 +80,6 @@ def rows(folder, counts):
     return masked_file.read_masked(folder / "out" / "masked.parquet")[0]
 
 
-# ---- offsets ------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=4))
-def test_documents_stand_where_their_offsets_say(texts):
-    messages = tuple(Message(role="user", content=text) for text in texts[1:])
-    rendered = tokenizer.load().encode_chat(messages, texts[0]).text
-    documents = build.content_offsets(messages, texts[0])
-    assert [text for _, text in documents] == [*texts[1:], texts[0]]
-    for at, text in documents:
-        assert rendered[at : at + len(text)] == text
-
-
-def test_the_drawing_of_offsets():
-    messages = (Message(role="user", content="Hi there"),)
-    encoded = tokenizer.load().encode_chat(messages, "Hello")
-    assert encoded.text.startswith("<|user|>\nHi there<|end|>\n<|assistant|>\nHello<|end|>")
-    assert build.content_offsets(messages, "Hello") == [(9, "Hi there"), (39, "Hello")]
-
-
 # ---- what is written ----------------------------------------------------------------------------
 
 
@@ -118,8 +104,8 @@ def test_factors_are_those_of_the_words_under_each_token(rows):
         [syntax.well_formed(t) for t in (*(m.content for m in e.messages), e.response)]
         for e in make_examples()
     ]
-    words = syntax.annotate(nlp, [text for texts in documents for text in texts])
-    telling = tfidf.scores([words[text].lower for texts in documents for text in texts])
+    words = annotate(nlp, [text for texts in documents for text in texts])
+    telling = tfidf_scores([words[text].lower for texts in documents for text in texts])
     at_word = iter(telling)
     for row, example, texts in zip(rows, make_examples(), documents, strict=True):
         messages = tuple(
@@ -146,12 +132,14 @@ def test_the_mask_is_the_formula_and_the_draw(rows, counts):
     assert {"alpha": 2.0, "beta": 1.0, "gamma": 1.0, "delta": 1.0}.items() <= counts.items()
     for row in rows:
         count = len(row.tokens)
-        np.testing.assert_array_equal(row.random, keep.uniform(0, row.id, "random", count))
+        length = np.array([count])
+        random = chance.of_tokens(0, [row.id], "random", length)
+        np.testing.assert_array_equal(row.random, random)
         free = keep.maskable(row.roles, "prompt+response")
         total = 2.0 * row.tfidf + row.pos + row.dep + row.random + counts["bias"]
         expected = np.where(free, 1 / (1 + np.exp(-total.astype(np.float64))), 1.0)
         np.testing.assert_allclose(row.keep_prob, expected, rtol=1e-5)
-        u = keep.uniform(0, row.id, "draw", count)
+        u = chance.of_tokens(0, [row.id], "draw", length)
         np.testing.assert_array_equal(row.key_mask, u < row.keep_prob)
         assert row.key_mask[row.roles == tokenizer.TEMPLATE].all()
 
@@ -180,7 +168,7 @@ def test_corpus_json_counts_what_was_written(folder, rows, counts):
     assert math.isclose(
         sum(c["tokens"] * c["keep_rate"] for c in counts["by_upos"].values()), shown
     )
-    assert {"NOUN", "VERB", build.NO_WORD} <= set(counts["by_upos"])
+    assert {"NOUN", "VERB", UPOS_NAMES[-1]} <= set(counts["by_upos"])
 
 
 def test_the_long_example_is_skipped_by_name(counts):
@@ -303,6 +291,10 @@ def test_a_preset_sets_all_numbers_and_says_so(folder, tmp_path, capsys):
     [
         ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
         ({"max_tokens": -5}, "got -5"),
+        ({"shard_examples": 0}, "shard_examples must be at least 1, got 0"),
+        ({"workers": -1}, "workers is -1"),
+        ({"runner": "slurm"}, "choose one of local, ray"),
+        ({"ray_address": "auto"}, "only runner 'ray' reads"),
         ({"preset": "papers"}, "choose one of paper, balanced"),
         ({"scope": "response"}, "choose one of prompt"),
         ({"target_keep_rate": 1.0}, "between 0 and 1"),
@@ -323,15 +315,188 @@ def test_wrong_values_are_told_before_any_work(tmp_path, settings, message):
 def test_no_example_at_all(tmp_path):
     with pytest.raises(DataError, match="holds no example"):
         build.run(examples_file=write(tmp_path / "none.jsonl", []), out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "masked.parquet").exists()
 
 
 def test_every_example_too_long(folder, tmp_path):
     with pytest.raises(DataError, match="all 7 examples are longer than max_tokens = 3; the short"):
         build.run(examples_file=folder / "examples.jsonl", out=tmp_path / "out", max_tokens=3)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "masked.parquet").exists()
+    assert not [*(tmp_path / "out" / "cache" / "factors").iterdir()]
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         build.run(examples_file=tmp_path / "gone.jsonl", out=tmp_path / "out")
+
+
+# ---- bytes, restarts, rebuilds -------------------------------------------------------------------
+
+
+def everything(out: Path) -> dict[str, bytes]:
+    """What a build leaves, without its cache."""
+    paths = [p for p in sorted(out.rglob("*")) if p.is_file() and "cache" not in p.parts]
+    return {str(p.relative_to(out)): p.read_bytes() for p in paths}
+
+
+POSTS = ["The cat of {} won!", "{} is late again @ada #monday", "Why, {}? 👨‍👩‍👧", "{0} " * 9]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """Two hundred examples, every fourth a text that was there before."""
+    chats = [
+        (
+            [POSTS[n % 4].format(f"word{n if n % 4 else n % 12}")],
+            ["Yes.", "No, they do not."][n % 2],
+        )
+        for n in range(200)
+    ]
+    examples = [
+        dataclasses.replace(e, id=f"id{n}", label=["joy", "anger", ""][n % 3])
+        for n, e in enumerate(make_examples(chats))
+    ]
+    return write(tmp_path_factory.mktemp("many") / "examples.jsonl", examples)
+
+
+@pytest.fixture(scope="module")
+def whole(many, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    build.run(examples_file=many, out=out, shard_examples=64, workers=1)
+    return out
+
+
+@pytest.mark.parametrize(("block", "workers"), [(64, 1), (50, 2)])
+def test_workers_and_blocks_do_not_change_a_byte(
+    many, whole, tmp_path, monkeypatch, block, workers
+):
+    monkeypatch.setattr(encode, "BLOCK", block)
+    build.run(examples_file=many, out=tmp_path, shard_examples=64, workers=workers)
+    assert everything(tmp_path) == everything(whole)
+    assert len(masked_file.manifest(tmp_path / "masked.parquet")["parts"]) == 4
+
+
+def test_the_size_of_a_part_moves_rows_and_nothing_else(many, whole, tmp_path):
+    build.run(examples_file=many, out=tmp_path, shard_examples=150, workers=1)
+    one, _ = masked_file.read_masked(whole / "masked.parquet")
+    other, _ = masked_file.read_masked(tmp_path / "masked.parquet")
+    for a, b in zip(one, other, strict=True):
+        for name in masked_file.COLUMNS:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert (tmp_path / "corpus.json").read_bytes() == (whole / "corpus.json").read_bytes()
+
+
+def test_a_text_is_annotated_once_wherever_it_stands(many, whole):
+    texts = set()
+    for row in storage.read_jsonl(many):
+        texts |= {row["messages"][0]["content"], row["response"]}
+    assert storage.read_json(whole / "corpus.json")["texts"] == len(texts)
+
+
+def test_labels_are_reported(many, whole):
+    corpus = storage.read_json(whole / "corpus.json")
+    rows, _ = masked_file.read_masked(whole / "masked.parquet")
+    labels = {row["id"]: row["label"] for row in storage.read_jsonl(many)}
+    assert corpus["by_label"].keys() == {"joy", "anger"}
+    for label, told in corpus["by_label"].items():
+        here = [r for r in rows if labels[r.id] == label]
+        free = [keep.maskable(r.roles, "prompt+response") for r in here]
+        shown = np.concatenate([r.key_mask[f] for r, f in zip(here, free, strict=True)])
+        chances = np.concatenate([r.keep_prob[f] for r, f in zip(here, free, strict=True)])
+        assert told["tokens"] == len(shown)
+        assert told["keep_rate"] == shown.mean()
+        assert told["keep_prob"] == pytest.approx(chances.mean(dtype=np.float64), abs=1e-9)
+
+
+FORBIDDEN = """
+import sys
+from pathlib import Path
+class NoSpacy:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "spacy":
+            raise AssertionError("spaCy was asked for")
+sys.meta_path.insert(0, NoSpacy())
+from opengrok_jax.masking import build
+build.run(examples_file=Path(sys.argv[1]), out=Path(sys.argv[2]), shard_examples=64, workers=1,
+          alpha=0.5, seed=3, scope="prompt")
+"""
+
+
+def test_new_numbers_need_no_annotator_and_give_the_bytes_of_a_fresh_build(many, whole, tmp_path):
+    changed, fresh = tmp_path / "changed", tmp_path / "fresh"
+    shutil.copytree(whole, changed)
+    subprocess.run([sys.executable, "-c", FORBIDDEN, many, changed], check=True, timeout=100)
+    new: Any = {"alpha": 0.5, "seed": 3, "scope": "prompt"}
+    build.run(examples_file=many, out=fresh, shard_examples=64, workers=1, **new)
+    assert everything(changed) == everything(fresh)
+    assert everything(changed) != everything(whole)
+
+
+def test_other_tags_need_the_annotators_words_only(many, whole, tmp_path, monkeypatch):
+    changed, fresh = tmp_path / "changed", tmp_path / "fresh"
+    shutil.copytree(whole, changed)
+    new: Any = {"pos_tags": ("PRON",), "relations": ("det",), "shard_examples": 64, "workers": 1}
+    build.run(examples_file=many, out=fresh, **new)
+    before = {p: p.stat().st_mtime_ns for p in (changed / "cache" / "words").rglob("*.npz")}
+    build.run(examples_file=many, out=changed, **new)
+    after = {p: p.stat().st_mtime_ns for p in (changed / "cache" / "words").rglob("*.npz")}
+    assert after == before
+    assert everything(changed) == everything(fresh)
+    assert len([*(changed / "cache" / "factors").iterdir()]) == 1, "the old ones are gone"
+
+
+def test_a_malformed_line_is_named_by_its_number(many, tmp_path):
+    lines = many.read_text().splitlines()
+    bad = tmp_path / "bad.jsonl"
+    for spoilt, said in (("{", "not JSON"), ("[]", "expected a JSON object"), ("{}", "lacks id")):
+        bad.write_text("\n".join(["", *lines[:40], spoilt, *lines[40:]]))
+        with pytest.raises(DataError, match=rf"bad\.jsonl, line 42: .*{said}"):
+            build.run(examples_file=bad, out=tmp_path / "out", workers=1)
+
+
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on(many, whole, small_disk):
+    out = small_disk / "out"
+    (small_disk / "ballast").write_bytes(b"0" * 8_250_000)
+    given: Any = {"examples_file": many, "out": out, "shard_examples": 64, "workers": 1}
+    with pytest.raises(StorageError, match=r"cannot write .* No space left on device; free some"):
+        build.run(**given)
+    (small_disk / "ballast").unlink()
+    build.run(**given)
+    assert everything(out) == everything(whole)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from opengrok_jax.masking import build, encode, words
+encode.BLOCK, words.CHUNK = 50, 16
+if __name__ == "__main__":
+    build.run(examples_file=Path(sys.argv[1]), out=Path(sys.argv[2]), shard_examples=64,
+              workers=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_any_time_the_same_command_gives_the_same_bytes(many, tmp_path, repository):
+    script = tmp_path / "build.py"
+    script.write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    clean, killed = tmp_path / "clean", tmp_path / "killed"
+    command = [sys.executable, str(script), str(many)]
+    subprocess.run([*command, str(clean), "1"], check=True, env=environment)
+    chance_of = random.Random(3)
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            [*command, str(killed), str(1 + kills % 2)], env=environment, start_new_session=True
+        )
+        try:
+            assert process.wait(timeout=chance_of.uniform(0.5, 2 + kills / 2)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()  # the workers notice
+            process.wait()
+            kills += 1
+    assert kills >= 3
+    assert everything(killed) == everything(clean)

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pytest
 
@@ -7,6 +8,7 @@ spacy = pytest.importorskip("spacy")
 from spacy.tokens import Doc  # noqa: E402
 
 from opengrok_jax.errors import ConfigError  # noqa: E402
+from opengrok_jax.masking.annotator_notice import published  # noqa: E402
 from opengrok_jax.masking.score_annotator import run, score, table  # noqa: E402
 from opengrok_jax.masking.syntax import EMBEDDED  # noqa: E402
 from opengrok_jax.masking.treebank import Sentence, read_conllu  # noqa: E402
@@ -86,6 +88,27 @@ def test_run_prints_json_and_a_table(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert json.loads(out) == scores
     assert "| one.conllu | 1 | 100.00 |" in err
+    assert published() in err
+
+
+def test_the_card_is_written_by_the_same_command(tmp_path):
+    copy = shutil.copytree(EMBEDDED, tmp_path / "copy")
+    path = tmp_path / "one.conllu"
+    path.write_text("1\tGo\t_\tVERB\t_\t_\t0\troot\t_\t_\n\n")
+    run(pipeline=str(copy), treebanks=(path,), card=True)
+    now, before = ((folder / "CARD.md").read_text() for folder in (copy, EMBEDDED))
+    rows = re.compile(r"^\| \S+\.conllu.*\n", re.M)
+    assert rows.findall(now)[0].startswith("| one.conllu | 1 |")
+    assert rows.sub("", now) == rows.sub("", before)
+
+
+def test_no_card_for_a_pipeline_that_is_not_ours(tmp_path):
+    copy = shutil.copytree(EMBEDDED, tmp_path / "copy")
+    meta = json.loads((copy / "meta.json").read_text())
+    del meta["training"]
+    (copy / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(ConfigError, match="does not say how it was trained"):
+        run(pipeline=str(copy), treebanks=(), card=True)
 
 
 def test_a_missing_pipeline_is_named(tmp_path):

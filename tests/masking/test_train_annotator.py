@@ -1,3 +1,4 @@
+import inspect
 import json
 import subprocess
 import sys
@@ -72,6 +73,9 @@ def test_the_folder_is_complete_and_clean(trained):
     assert "Anna" not in strings  # a word of the treebank
     assert {"nsubj", "obj", "ROOT"} <= set(spacy.load(trained).get_pipe("parser").labels)
     meta = json.loads((trained / "meta.json").read_text())
+    assert meta["training"] == {
+        "seed": 11, "width": 32, "depth": 1, "max_steps": 60, "rough_copies": 1
+    }  # fmt: skip
     assert meta["license"] == "CC BY-SA 4.0"
     assert set(meta["sources"][0]["sha256"]) == {"en_ewt-ud-train.conllu", "en_ewt-ud-dev.conllu"}
     assert "| en_ewt-ud-dev.conllu | 38 | 100.00 |" in (trained / "CARD.md").read_text()
@@ -134,6 +138,12 @@ def test_it_loads_without_this_package(tmp_path):
         capture_output=True, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.split()[:2]) == (0, ["ADJ", "NOUN"]), done.stderr
+
+
+def test_it_was_trained_with_the_defaults():
+    training = json.loads((EMBEDDED / "meta.json").read_text())["training"]
+    defaults = inspect.signature(run).parameters
+    assert training == {name: defaults[name].default for name in training}
 
 
 def test_it_is_small_and_says_where_it_comes_from():

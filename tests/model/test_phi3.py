@@ -187,6 +187,54 @@ def test_a_loss_on_hidden_states_has_the_same_gradient_under_remat(random_model:
     assert without == {("lm_head", "weight")}, "only the head stands after all states"
 
 
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_some_hidden_states_are_those_of_all_and_none_else_is_kept(
+    random_model: Any, remat: str
+) -> None:
+    tokens, layers = jnp.asarray(tokens_like(2, 7)), (2, 3, 1, 2)
+    graph, state = nnx.split(random_model(CONFIG, remat=remat))
+
+    def states(state: Any, layers: Any) -> jax.Array:
+        all_or_some = nnx.merge(graph, state).hidden_states(
+            tokens, jnp.ones_like(tokens), layers=layers
+        )
+        return all_or_some if layers else all_or_some[jnp.array((2, 3, 1, 2))]
+
+    found, expected = (
+        jax.jit(lambda s, of=of: jax.value_and_grad(lambda s: jnp.sum(states(s, of) ** 3))(s))
+        .lower(state)
+        .compile(QUICKLY)(state)
+        for of in (layers, None)
+    )
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(b).max())
+
+
+def test_some_hidden_states_cost_memory_that_does_not_grow_with_the_depth(
+    random_model: Any,
+) -> None:
+    tokens = jnp.asarray(tokens_like(2, 9))
+
+    def cost(depth: int) -> int:
+        config = replace(CONFIG, num_hidden_layers=depth)
+        graph, state = nnx.split(random_model(config, remat="full"))
+
+        def needs(layers: Any) -> int:
+            def loss(state: Any) -> jax.Array:
+                model = nnx.merge(graph, state)
+                return jnp.sum(
+                    model.hidden_states(tokens, jnp.ones_like(tokens), layers=layers) ** 3
+                )
+
+            program = jax.jit(jax.grad(loss)).lower(state).compile()
+            return program.memory_analysis().temp_size_in_bytes
+
+        return needs((1, 3, depth)) - needs((depth,))
+
+    one = 2 * 9 * CONFIG.hidden_size * 4
+    assert cost(24) - cost(8) < 2 * one
+
+
 def test_compute_in_bfloat16_with_parameters_in_float32(
     model: Phi3, random_model: Callable[..., Phi3]
 ) -> None:

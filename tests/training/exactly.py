@@ -34,7 +34,12 @@ OBJECTIVES = {
     "feature": Objective(feature_weight=0.3),
     "relation": Objective(relation_weight=2.0, relation_window=3),
     "together": Objective(
-        loss="topk", weight=0.5, feature_weight=0.1, relation_weight=0.5, relation_window=2
+        loss="topk",
+        weight=0.5,
+        feature_weight=0.1,
+        feature_layers=((1, 1), (2, 1)),
+        relation_weight=0.5,
+        relation_window=2,
     ),
 }
 CAPACITY = 64  # more than all examples have

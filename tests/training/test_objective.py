@@ -1,5 +1,6 @@
 """The whole objective against float64 NumPy, and what must change nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -41,6 +42,13 @@ def data(examples):
     return [e for e in examples if e.split == "train"][:6]
 
 
+def randomly(config: Phi3Config, seed: int) -> Phi3:
+    graph, state = nnx.split(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(seed)
+    draw = lambda x: jnp.asarray(rng.normal(0.3, 0.3, x.shape), x.dtype)  # noqa: E731
+    return nnx.merge(graph, jax.tree.map(draw, state))
+
+
 @pytest.fixture(scope="module")
 def models(tiny: Phi3Config) -> tuple[Phi3, Phi3]:
     """A student, and a teacher of other weights and depth."""
@@ -48,13 +56,7 @@ def models(tiny: Phi3Config) -> tuple[Phi3, Phi3]:
         tiny.vocab_size, hidden_size=tiny.hidden_size, num_hidden_layers=1, num_attention_heads=2
     )
 
-    def random(config: Phi3Config, seed: int) -> Phi3:
-        graph, state = nnx.split(nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0))))
-        rng = np.random.default_rng(seed)
-        draw = lambda x: jnp.asarray(rng.normal(0.3, 0.3, x.shape), x.dtype)  # noqa: E731
-        return nnx.merge(graph, jax.tree.map(draw, state))
-
-    return random(tiny, 1), random(deeper, 2)
+    return randomly(tiny, 1), randomly(deeper, 2)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,47 @@ def test_equals_the_formula_with_its_gradient_and_packing_changes_nothing(
         np.testing.assert_allclose(a, b, atol=1e-6 * max(1, np.abs(a).max()), rtol=1e-5)
 
 
+PAIRS = ((1, 3), (2, 1), (1, 2))
+
+
+def test_features_of_chosen_layers_equal_the_formula_with_their_gradient(models, data) -> None:
+    """In float64 as far as the states; from there each number's slope goes back by `hidden_states`
+    of all layers, which has no part in what is tested."""
+    student, _ = models
+    config = Phi3Config.tiny(64, hidden_size=32, num_hidden_layers=3, num_attention_heads=2)
+    teacher = randomly(config, 4)
+    asked = Objective(feature_weight=0.7, feature_layers=PAIRS)
+    batch = batches.fill([[4, 1], [0], [5]], data, row_tokens=ROW, normalize="token")
+    batch = batch._replace(loss_weight=batch.loss_weight * np.float32([[1], [0.5], [2]]))
+    (loss, _), gradient = compiled((student, teacher), asked)(batch)
+
+    graph, params = nnx.split(student)
+    arrays = tuple(jnp.asarray(x) for x in batch[:4])
+    every, pull = jax.vjp(lambda p: nnx.merge(graph, p).hidden_states(*arrays, "exclude"), params)
+    mine, theirs = (np.asarray(x, np.float64) for x in (every, teacher.hidden_states(*arrays[:3])))
+    assert student.lm_head is not None
+    head = np.asarray(student.lm_head.weight[...], np.float64)
+    slope, of_head, total = np.zeros_like(mine), np.zeros_like(head), 0.0
+    for b, t in np.argwhere(batch.loss_weight > 0):
+        weight, target = float(batch.loss_weight[b, t]), batch.targets[b, t]
+        q = formula.softmax(head @ mine[-1, b, t])
+        total -= weight * np.log(q[target])
+        by_logit = weight * (q - np.eye(len(q))[target])
+        of_head += np.outer(by_logit, mine[-1, b, t])
+        slope[-1, b, t] += by_logit @ head
+        for i, j in PAIRS:
+            here, there, share = mine[i, b, t], theirs[j, b, t], weight * 0.7 / len(PAIRS)
+            total += share * formula.feature(here, there)
+            slope[i, b, t] += share * formula.differences(
+                lambda nudge, h=here, s=there: formula.feature(h + nudge, s), len(here)
+            )
+    assert float(loss) == pytest.approx(total, rel=2e-6)
+    (expected,) = pull(jnp.asarray(slope, jnp.float32))
+    expected["lm_head"]["weight"].set_value(jnp.asarray(of_head, jnp.float32))
+    for a, b in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
 def test_what_stands_where_no_loss_is_changes_nothing(models, data, soft_file) -> None:
     form = {"row_tokens": ROW, "normalize": "token", "soft_file": soft_file}
     batch = batches.fill([[i] for i in range(6)], data, **form)
@@ -161,6 +204,13 @@ def test_what_stands_where_no_loss_is_changes_nothing(models, data, soft_file) -
         ({"relation_window": 4}, "relation_window is 4 .* expected 8 while relation_weight is 0"),
         ({"relation_weight": 1, "relation_window": 0}, "relation_window is 0 .* a whole number"),
         ({"feature_weight": float("nan")}, "feature_weight is nan"),
+        (
+            {"feature_layers": ((1, 1),)},
+            "feature_layers is .* expected .. while feature_weight is 0",
+        ),
+        ({"feature_weight": 1, "feature_layers": 3}, "feature_layers has 3; expected pairs"),
+        ({"feature_weight": 1, "feature_layers": ((0, 1),)}, r"feature_layers has \(0, 1\)"),
+        ({"feature_weight": 1, "feature_layers": ((1, 2, 3),)}, "feature_layers has"),
     ],
 )
 def test_a_wrong_objective_is_one_line(given: dict[str, Any], said: str) -> None:
@@ -189,3 +239,9 @@ def test_a_teacher_that_cannot_be_compared_is_refused(tiny: Phi3Config) -> None:
     with pytest.raises(ConfigError, match="64 wide and the student's 32"):
         objective.check_teacher(tiny, other, Objective(feature_weight=1.0))
     objective.check_teacher(tiny, other, Objective(relation_weight=1.0))
+    pairs = objective.read({"feature_weight": 1, "feature_layers": [[2, 4], [1, 5]]})
+    assert pairs.feature_layers == ((2, 4), (1, 5))
+    with pytest.raises(ConfigError, match="names layer 5 of the teacher, which has 4"):
+        objective.check_teacher(tiny, replace(tiny, num_hidden_layers=4), pairs)
+    with pytest.raises(ConfigError, match="names layer 2 of the student, which has 1"):
+        objective.check_teacher(replace(tiny, num_hidden_layers=1), tiny, pairs)

@@ -1,0 +1,205 @@
+"""The words of many texts as flat arrays, and the annotator that finds them, a chunk at a time.
+
+A chunk is a list of distinct texts in a fixed order. What an annotator says of a text may depend,
+in the last bits of its sums and so once in a long while in a label, on the texts that it is batched
+with; so chunks are cut by content alone, annotated whole, and kept under the hash of all their
+texts. Whoever annotates a chunk, whenever, the words are the same.
+
+    texts     "the cat eats" | "hi !"
+    counts    3 2
+    starts    0 4 8 0 3
+    ends      3 7 12 2 4
+    upos      DET NOUN VERB INTJ PUNCT     as indices into `syntax.UPOS`
+    relation  det nsubj root root punct    as indices into the chunk's own `names`
+    heads     1 2 2 0 0                    as indices into the words of the text
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opengrok_jax.errors import ConfigError, needs_extra
+from opengrok_jax.masking import arrays, syntax
+
+if TYPE_CHECKING:
+    import spacy.language
+
+CHUNK = 1024  # texts that are annotated together and kept in one file
+FORMAT = "words 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordTable:
+    """The words of N texts, W in all; white space is no word.
+
+    Attributes:
+      counts: int32 [N], words of each text.
+      starts, ends: uint16 [W], code points of the text.
+      upos: uint8 [W], index into `syntax.UPOS`.
+      relation: uint8 [W], index into `names`.
+      heads: uint16 [W], the head of each word among the words of its text; itself at a root.
+      names: the relations that occur, as `syntax.relation_name` spells them.
+    """
+
+    counts: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    upos: np.ndarray
+    relation: np.ndarray
+    heads: np.ndarray
+    names: tuple[str, ...]
+
+
+def identity(pipeline: str) -> str:
+    """SHA-256 of all that the words of a text depend on beside the text; nothing is loaded.
+
+    Args:
+      pipeline: name or folder, as `syntax.load_pipeline` takes it.
+
+    Raises:
+      ConfigError: there is no such pipeline.
+    """
+    with needs_extra("mask"):
+        version = importlib.metadata.version("spacy")
+    digest = hashlib.sha256(f"{FORMAT} spacy {version} ".encode())
+    folder = _folder(pipeline)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+        body = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(body)} ".encode())
+        digest.update(body)
+    return digest.hexdigest()
+
+
+def _folder(pipeline: str) -> Path:
+    if not pipeline:
+        return syntax.EMBEDDED
+    if Path(pipeline).is_dir():
+        return Path(pipeline)
+    found = importlib.util.find_spec(pipeline) if pipeline.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        syntax.load_pipeline(pipeline)  # says what is wrong
+        raise ConfigError(f"pipeline {pipeline!r} is no folder and no installed package")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def chunk_key(annotator: str, texts: Iterable[str]) -> str:
+    """The name under which the words of a chunk are kept.
+
+    Args:
+      annotator: its `identity`.
+      texts: of the chunk, in order.
+    """
+    digest = hashlib.sha256(annotator.encode())
+    for text in texts:
+        body = text.encode()
+        digest.update(len(body).to_bytes(8, "big"))
+        digest.update(body)
+    return digest.hexdigest()[:40]
+
+
+def annotate(nlp: spacy.language.Language, texts: Sequence[str]) -> WordTable:
+    """The words of the texts of one chunk.
+
+    The texts go through the pipeline by length: batches of like lengths are less padded.
+    """
+    order = sorted(range(len(texts)), key=lambda at: (len(texts[at]), at))
+    rows: list[Any] = [None] * len(texts)
+    reader = _Reader(nlp)
+    for first in range(0, len(order), syntax.BATCH):
+        some = order[first : first + syntax.BATCH]
+        with nlp.memory_zone():  # keeps the vocabulary bounded over millions of posts
+            docs = nlp.pipe([texts[at] for at in some], batch_size=syntax.BATCH)
+            for at, doc in zip(some, docs, strict=True):
+                rows[at] = reader.read(doc)
+    columns = [arrays.joined([row[at] for row in rows], kind) for at, kind in enumerate(_KINDS)]
+    starts, ends, upos, relation, heads = columns
+    return WordTable(
+        counts=np.array([len(row[0]) for row in rows], np.int32),
+        starts=starts,
+        ends=ends,
+        upos=upos,
+        relation=relation,
+        heads=heads,
+        names=tuple(reader.names),
+    )
+
+
+_KINDS = (np.uint16, np.uint16, np.uint8, np.uint8, np.uint16)
+
+
+class _Reader:
+    """Copies words out of Docs, whose memory is gone after their zone."""
+
+    def __init__(self, nlp: spacy.language.Language):
+        from spacy.symbols import IDS
+
+        self._wanted = ["IDX", "LENGTH", "POS", "DEP", "HEAD", "IS_SPACE", "TAG"]
+        self._strings = nlp.vocab.strings
+        # spaCy's number of a part of speech -> our index; what it does not know is X.
+        self._upos = np.full(256, syntax.UPOS.index("X"), np.uint8)
+        for index, name in enumerate(syntax.UPOS):
+            self._upos[IDS[name]] = index
+        self.names: list[str] = []
+        self._by_name: dict[str, int] = {}
+        self._by_hash: dict[int, int] = {}
+
+    def read(self, doc: Any) -> tuple[np.ndarray, ...]:
+        """starts, ends, upos, relation, heads of one Doc."""
+        table = doc.to_array(self._wanted)
+        kept = table[:, 5] == 0
+        heads = np.arange(len(table)) + table[:, 4].astype(np.int64)
+        if not kept.all():
+            place = np.cumsum(kept) - 1
+            # A head that is white space is no word: its child stands for itself.
+            heads = np.where(kept[heads], place[heads], place)[kept]
+            table = table[kept]
+        starts = table[:, 0].astype(np.uint16)
+        relation = np.array([self._relation(label) for label in table[:, 3].tolist()], np.uint8)
+        ends = (table[:, 0] + table[:, 1]).astype(np.uint16)
+        upos = self._upos[table[:, 2]]
+        for at in np.flatnonzero(table[:, 2] == 0).tolist():  # a pipeline of Penn tags alone
+            tag, name = self._strings[int(table[at, 6])], self.names[relation[at]]
+            found = syntax.part_of_speech("", tag, name)
+            upos[at] = syntax.UPOS.index(found) if found else syntax.UPOS.index("X")
+        return starts, ends, upos, relation, heads.astype(np.uint16)
+
+    def _relation(self, label: int) -> int:
+        found = self._by_hash.get(label)
+        if found is None:
+            name = syntax.relation_name(self._strings[label])
+            if name not in self._by_name:
+                self._by_name[name] = len(self.names)
+                self.names.append(name)
+            found = self._by_hash[label] = self._by_name[name]
+        return found
+
+
+# ---- kept on disk -------------------------------------------------------------------------------
+
+_COLUMNS = ("counts", "starts", "ends", "upos", "relation", "heads")
+
+
+def file_of(folder: Path, key: str) -> Path:
+    """Where the words of a chunk are kept."""
+    return folder / key[:2] / f"{key}.npz"
+
+
+def save(path: Path, table: WordTable) -> None:
+    """Writes the words of a chunk atomically."""
+    columns = {name: getattr(table, name) for name in _COLUMNS}
+    arrays.save(path, columns | arrays.under("names", arrays.pack(table.names)))
+
+
+def load(path: Path) -> WordTable:
+    """What `save` wrote; DataError if it is missing or damaged."""
+    stored = arrays.load(path)
+    names = tuple(arrays.unpack(arrays.taken("names", stored)))
+    return WordTable(names=names, **{name: stored[name] for name in _COLUMNS})
