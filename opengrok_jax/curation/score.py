@@ -26,7 +26,7 @@ from opengrok_jax.curation.form import obeyed
 from opengrok_jax.curation.judging import masked
 from opengrok_jax.curation.looks import PROSE, Reason, Settings
 from opengrok_jax.curation.relevance import ENOUGH, terms, weight
-from opengrok_jax.curation.shingles import runs, words
+from opengrok_jax.curation.shingles import Triple, triples, words
 from opengrok_jax.records import Prompt, Response
 
 WEIGHTS = {"relevance": 0.30, "form": 0.20, "specificity": 0.15, "novelty": 0.20, "gain": 0.15}
@@ -69,8 +69,8 @@ class Scorer:
         self, settings: Settings, similarity: float, gains: Mapping[str, float] | None = None
     ) -> None:
         self._settings, self._similarity, self._gains = settings, similarity, gains or {}
-        self._sets: dict[str, list[frozenset[str]]] = defaultdict(list)
-        self._having: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._sets: dict[str, list[frozenset[Triple]]] = defaultdict(list)
+        self._having: dict[str, dict[Triple, list[int]]] = defaultdict(lambda: defaultdict(list))
 
     def score(self, prompt: Prompt, response: Response, form: Mapping[str, object]) -> Scored:
         """The score of an answer, which is remembered if it is accepted.
@@ -106,17 +106,17 @@ class Scorer:
             total=0.0 if reason else round(max(0.0, mean - sum(penalties.values())), 4),
         )
 
-    def _likeness(self, prompt: Prompt, response: Response) -> tuple[float, frozenset[str]]:
+    def _likeness(self, prompt: Prompt, response: Response) -> tuple[float, frozenset[Triple]]:
         """Likeness to the most like accepted answer of the intent; a label counts with its post."""
-        row = words(response.text)
-        if len(row) < MIN_WORDS:
-            row = (*words(" ".join(prompt.posts) or prompt.messages[-1].content), *row)
-        keys, intent = runs(row, 3), prompt.cell.intent
+        text = response.text
+        if len(words(text)) < MIN_WORDS:
+            text = "\n".join((*(prompt.posts or (prompt.messages[-1].content,)), text))
+        keys, intent = triples(text), prompt.cell.intent
         shared = Counter(i for key in keys for i in self._having[intent].get(key, ()))
         sets = self._sets[intent]
         return max((jaccard(keys, sets[i]) for i in shared), default=0.0), keys
 
-    def _remember(self, intent: str, keys: frozenset[str]) -> None:
+    def _remember(self, intent: str, keys: frozenset[Triple]) -> None:
         for key in keys:
             self._having[intent][key].append(len(self._sets[intent]))
         self._sets[intent].append(keys)
