@@ -36,12 +36,26 @@ def get_config(variant: str = "") -> ConfigDict:
             "kind": "api",
             "base_url": "",
             "model": "",
+            "api": "chat",
             "api_key_env": "",
             "rights": "",
             "temperature": 0.7,
             "max_tokens": 512,
             "top_logprobs": 0,
             "concurrency": 32,
+            "requests_per_minute": 0,
+            "tokens_per_minute": 0,
+            "timeout_sec": 900.0,  # shorter ones lose answers that were paid for
+            "served_as": (),
+            # US dollars as decimals: for a million tokens, and for all of it. A server of your own
+            # has no prices and needs no cap.
+            "price_input": "",
+            "price_cached": "",
+            "price_output": "",
+            "price_blocked": "",
+            "cap": "",
+            "cap_tokens": 0,
+            "cap_requests": 0,
         }
     )
     # Off. Worth trying with a teacher that costs little: rounds 20 asks on for a fifth of what the

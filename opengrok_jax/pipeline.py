@@ -41,6 +41,8 @@ class Stage:
         makes the stage, and all later ones, be done again.
       writes: files in its folder that stand when it is done, with the manifest noting their hashes.
       keep: files that outlive `--redo`, because they were paid for.
+      steering: settings that say how it is done and not what comes of it; they may change at any
+        time, and what was done stays done.
     """
 
     verb: str
@@ -52,6 +54,7 @@ class Stage:
     writes: tuple[str, ...]
     keep: tuple[str, ...] = ()
     borrows: tuple[str, ...] = ()
+    steering: tuple[str, ...] = ()
     watches: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,6 +77,23 @@ STAGES = (
         reads={"prompts_file": "prompts/prompts.jsonl"},
         writes=("responses.jsonl", "logprobs.jsonl"),
         keep=("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"),
+        steering=(
+            "api_key_env",
+            "concurrency",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "timeout_sec",
+            "max_attempts",
+            "served_as",
+            "price_input",
+            "price_cached",
+            "price_output",
+            "price_request",
+            "price_blocked",
+            "cap",
+            "cap_tokens",
+            "cap_requests",
+        ),
     ),
     Stage(
         verb="refine",
@@ -257,6 +277,7 @@ def _claim(folder: Path, config: ConfigDict, redo: str) -> None:
     again = STAGES[STAGES.index(stage_of(redo)) :] if redo else ()
     untouched = [s for s in STAGES if not _begun(folder, s)]
     may_change = {stage.section for stage in (*again, *untouched)}
+    may_change |= {f"{stage.section}.{key}" for stage in STAGES for key in stage.steering}
     storage.claim(folder, config.to_dict(), may_change=may_change)
     for stage in reversed(again):
         storage.discard(folder / stage.folder, stage.keep)
@@ -284,7 +305,8 @@ def _print_of(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -
     for path in stage.watches.values():
         if (folder / path).exists():
             inputs[path] = storage.file_sha256(folder / path)
-    return storage.fingerprint(sections[stage.section], inputs)
+    section = {k: v for k, v in sections[stage.section].items() if k not in stage.steering}
+    return storage.fingerprint(section, inputs)
 
 
 def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool:
@@ -327,9 +349,22 @@ def _tell(folder: Path, sections: dict[str, dict[str, Any]], wanted: list[Stage]
             say(f"{row['stage']}: {'done' if row['done'] else 'would ' + row['about']}")
             todo += [] if row["done"] else [row["stage"]]
     if "collect" in todo:
-        teacher = sections["teacher"]
-        say(f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}")
+        _tell_collect(folder, sections["teacher"])
     return bool(todo)
+
+
+def _tell_collect(folder: Path, teacher: dict[str, Any]) -> None:
+    """Says who would be asked and what that may take; needs no network."""
+    from opengrok_jax.teacher.estimate import outlook
+
+    say(f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}")
+    prompts = folder / "prompts" / "prompts.jsonl"
+    if teacher.get("kind") != "api":
+        return
+    if prompts.exists():
+        say(f"collect: {outlook(prompts, teacher)}")
+    else:
+        say("collect: `opengrok plan-prompts` first says how many prompts, and this what they cost")
 
 
 def status(folder: Path) -> list[dict[str, Any]]:

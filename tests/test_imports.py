@@ -21,7 +21,7 @@ ROOMS = {
 DOORS = {"training": {"model"}, "evaluation": {"model"}}
 # and tools/; what to ask next follows from what curation says of answers: refinement knows both
 COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py", "refine.py", "refine_loop.py"}
-HTTP = {"httpx", "requests", "aiohttp"}
+HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 HEAVY = JAX | HTTP | {"spacy", "sklearn", "pyarrow", "matplotlib", "jinja2", "torch", "datasketch"}
 

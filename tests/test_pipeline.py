@@ -38,9 +38,9 @@ def test_every_stage_reads_what_an_earlier_one_writes():
 
 
 def test_whatever_was_paid_for_outlives_redo():
-    from opengrok_jax.teacher import journal
+    from opengrok_jax.teacher import journal_file
 
-    assert set(pipeline.stage_of("collect").keep) >= set(journal.FILES)
+    assert set(pipeline.stage_of("collect").keep) >= set(journal_file.FILES)
 
 
 def test_a_stage_is_done_once(config, tmp_path, capsys):
@@ -74,6 +74,18 @@ def test_settings_of_a_stage_not_begun_may_change(config):
     assert pipeline.run(config, only="plan-prompts") is False
 
 
+def test_how_a_stage_is_done_may_change_and_what_is_done_stays_done(config):
+    for verb in ("plan-prompts", "collect"):
+        pipeline.run(config, only=verb)
+    with config.unlocked():
+        config.update({"teacher": {"concurrency": 2, "cap_requests": 500}})
+    assert pipeline.run(config, only="collect") is False
+    with config.unlocked():
+        config.update({"teacher": {"temperature": 0.1}})
+    with pytest.raises(RunFolderError, match=r"teacher\.temperature was absent, now 0\.1\. Give"):
+        pipeline.run(config, only="collect")
+
+
 def test_redo_keeps_the_journal(config, tmp_path):
     for verb in ("plan-prompts", "collect"):
         pipeline.run(config, only=verb)
@@ -102,6 +114,21 @@ def test_a_dry_run_leaves_no_trace(config, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "plan-prompts: would decide what to ask" in said
     assert "collect would ask a recorded teacher" in said
+
+
+def test_a_dry_run_reckons_what_a_teacher_costs(config, capsys):
+    with config.unlocked():
+        config.teacher = ConfigDict(
+            {"kind": "api", "base_url": "http://h/v1", "model": "m", "rights": "r"}
+            | {"price_input": "2", "price_output": "6", "max_tokens": 100}
+        )
+    assert pipeline.run(config, only="collect", dry_run=True) is True
+    assert "plan-prompts` first" in capsys.readouterr().err
+    pipeline.run(config, only="plan-prompts")
+    assert pipeline.run(config, only="collect", dry_run=True) is True
+    said = capsys.readouterr().err
+    assert "collect: 9 prompts, low/mid/high: " in said
+    assert "/ 0.01 USD" in said
 
 
 def test_an_unknown_key_is_refused_before_any_work(config, tmp_path):

@@ -18,6 +18,7 @@ from opengrok_jax.tools import (
     mask_prompts,
     plan,
     review,
+    simulate_teacher,
     soft_targets,
 )
 
@@ -28,6 +29,7 @@ _MODULES = {
     "soft-targets": soft_targets,
     "mask-prompts": mask_prompts,
     "plan": plan,
+    "simulate-teacher": simulate_teacher,
     "review": review,
     "export": export,
 }
