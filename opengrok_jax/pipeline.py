@@ -40,7 +40,7 @@ class Stage:
       watches: argument of `run` -> file beside the stages that may be absent, and whose change
         makes the stage, and all later ones, be done again.
       writes: files in its folder that stand when it is done, with the manifest noting their hashes.
-      keep: files that outlive `--redo`, because they were paid for.
+      keep: what outlives `--redo`, because it was paid for, or is found by what it was made of.
       steering: settings that say how it is done and not what comes of it; they may change at any
         time, and what was done stays done.
     """
@@ -139,7 +139,12 @@ STAGES = (
             "examples_file": "curation/kept.jsonl",
             "logprobs_file": "refinement/logprobs.jsonl",
         },
-        writes=("masked.parquet/manifest.json", "corpus.json", "tokenizer/tokenizer.json"),
+        writes=(
+            "masked.parquet/manifest.json",
+            "frequencies.parquet",
+            "corpus.json",
+            "tokenizer/tokenizer.json",
+        ),
         keep=("cache",),
     ),
     Stage(
@@ -159,6 +164,7 @@ STAGES = (
         folder="evaluation",
         reads={"student": "training/student", "examples_file": "curation/kept.jsonl"},
         writes=("scores.json",),
+        keep=("answers", "paid"),
     ),
     Stage(
         verb="report",

@@ -9,9 +9,9 @@ runs/demo/
   refinement/          refine         prompts.jsonl, responses.jsonl, lineage.jsonl, asked/
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
   review/              review         decisions.jsonl (curate applies them), draw.json, lock
-  masking/             mask           masked.parquet, corpus.json, tokenizer/
+  masking/             mask           masked.parquet/, frequencies.parquet, corpus.json, ...
   training/            finetune       checkpoints/, metrics.jsonl
-  evaluation/          evaluate       scores.json, predictions/
+  evaluation/          evaluate       answers/, predictions/, scores.json
   report/              report         report.html
 (each stage folder also holds manifest.json once it is complete)
 """

@@ -8,7 +8,7 @@
     curate       `run`: responses.jsonl -> kept.jsonl, rejected.jsonl
     review       people look: `review_queue` which answers, `review_session` one reviewer at work,
                  `review_server` and `review_page.*` the page, `review_decisions` the file that
-                 only grows, `review_exchange` and `review_label_studio` other programs' files,
+                 only grows, `review_exchange`, `_csv` and `_label_studio` other programs' files,
                  `review_agreement` kappa, `review_bound` what may be said of the rest
 
 Needs the extra `acquire` (datasketch).
