@@ -96,6 +96,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "seed": 0,
         }
     )
+    # Whatever file is scored, none of its posts may teach.
+    config.curation.evaluation_files = config.evaluation.tasks.emotion.get_oneway_ref("file")
     config.report = ConfigDict({"title": "TweetEval emotion", "examples": 8})
 
     if variant == "smoke":

@@ -284,6 +284,10 @@ def _claim(folder: Path, config: ConfigDict, redo: str) -> None:
     untouched = [s for s in STAGES if not _begun(folder, s)]
     may_change = {stage.section for stage in (*again, *untouched)}
     may_change |= {f"{stage.section}.{key}" for stage in STAGES for key in stage.steering}
+    # Half of a collection binds nobody: what it has lies in its journal by question and address.
+    may_change |= {
+        s.section for s in STAGES if s.keep and storage.read_manifest(folder / s.folder) is None
+    }
     storage.claim(folder, config.to_dict(), may_change=may_change)
     for stage in reversed(again):
         storage.discard(folder / stage.folder, stage.keep)
@@ -363,7 +367,9 @@ def _tell_collect(folder: Path, teacher: dict[str, Any]) -> None:
     """Says who would be asked and what that may take; needs no network."""
     from opengrok_jax.teacher.estimate import outlook
 
-    say(f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}")
+    say(
+        f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}".rstrip()
+    )
     prompts = folder / "prompts" / "prompts.jsonl"
     if teacher.get("kind") != "api":
         return

@@ -56,6 +56,13 @@ def test_the_demo_asks_with_the_words_of_the_evaluation(repository):
     assert settings["instruction"] == plain["prompts"]["instruction"]
 
 
+def test_what_is_scored_never_teaches(repository):
+    spec = str(repository / "configs" / "tweeteval.py")
+    change = "--config.evaluation.tasks.emotion.file=mine.jsonl"
+    plain = config_module.load(spec, [change]).to_dict()
+    assert plain["curation"]["evaluation_files"] == "mine.jsonl"
+
+
 def test_the_recorded_teacher_knows_the_demos_plan(repository, tmp_path):
     from opengrok_jax import storage
     from opengrok_jax.prompts import axes, plan
