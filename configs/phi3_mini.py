@@ -29,20 +29,39 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.run_dir = "runs/phi3-mini"
     config.prompts = ConfigDict(
-        {"source": "axes", "count": 3000, "seed": 0, "axes_file": "", "posts_file": ""}
+        {"source": "axes", "count": 3000, "seed": 0, "axes_file": "", "posts_file": "", "techniques": 0}
     )
     config.teacher = ConfigDict(
         {
             "kind": "api",
             "base_url": "",
             "model": "",
+            "api": "chat",
             "api_key_env": "",
             "rights": "",
             "temperature": 0.7,
             "max_tokens": 512,
             "top_logprobs": 0,
             "concurrency": 32,
+            "requests_per_minute": 0,
+            "tokens_per_minute": 0,
+            "timeout_sec": 900.0,  # shorter ones lose answers that were paid for
+            "served_as": (),
+            # US dollars as decimals: for a million tokens, and for all of it. A server of your own
+            # has no prices and needs no cap.
+            "price_input": "",
+            "price_cached": "",
+            "price_output": "",
+            "price_blocked": "",
+            "cap": "",
+            "cap_tokens": 0,
+            "cap_requests": 0,
         }
+    )
+    # Off. Worth trying with a teacher that costs little: rounds 20 asks on for a fifth of what the
+    # plan cost, see docs/refinement.md.
+    config.refinement = ConfigDict(
+        {"rounds": 0, "batch": 64, "budget_share": 0.2, "losses_file": "", "seed": 0}
     )
     config.curation = ConfigDict({"valid_share": 0.05, "seed": 0})
     config.masking = ConfigDict(

@@ -33,7 +33,8 @@ exit status:
 READS = {
     "plan-prompts": "the axes and templates, or your posts",
     "collect": "prompts/prompts.jsonl",
-    "curate": "teacher/responses.jsonl",
+    "refine": "prompts/prompts.jsonl, teacher/responses.jsonl, and asks the teacher on",
+    "curate": "refinement/responses.jsonl",
     "mask": "curation/kept.jsonl",
     "finetune": "masking/masked.parquet",
     "evaluate": "training/student, the tasks",
@@ -118,7 +119,7 @@ def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.Argu
             default="",
             metavar="STAGE",
             help=f"throw away this stage's results and all later ones first ({stages}); "
-            "the teacher's journal is always kept",
+            "what was paid for is always kept",
         )
         verb.add_argument("--dry-run", action="store_true", help="say what would be done, stop")
     return verb

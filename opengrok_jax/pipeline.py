@@ -35,10 +35,14 @@ class Stage:
       section: its part of the config.
       folder: its folder in the run folder.
       reads: argument of `run` -> file or folder of an earlier stage.
+      borrows: arguments of `run` that are the section of an earlier stage of what it reads; so a
+        change there is a change of what it reads.
       watches: argument of `run` -> file beside the stages that may be absent, and whose change
         makes the stage, and all later ones, be done again.
       writes: files in its folder that stand when it is done, with the manifest noting their hashes.
-      keep: files that outlive `--redo`, because they were paid for.
+      keep: what outlives `--redo`, because it was paid for, or is found by what it was made of.
+      steering: settings that say how it is done and not what comes of it; they may change at any
+        time, and what was done stays done.
     """
 
     verb: str
@@ -49,6 +53,8 @@ class Stage:
     reads: dict[str, str]
     writes: tuple[str, ...]
     keep: tuple[str, ...] = ()
+    borrows: tuple[str, ...] = ()
+    steering: tuple[str, ...] = ()
     watches: dict[str, str] = field(default_factory=dict)
 
 
@@ -71,6 +77,44 @@ STAGES = (
         reads={"prompts_file": "prompts/prompts.jsonl"},
         writes=("responses.jsonl", "logprobs.jsonl"),
         keep=("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"),
+        steering=(
+            "api_key_env",
+            "concurrency",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "timeout_sec",
+            "max_attempts",
+            "served_as",
+            "price_input",
+            "price_cached",
+            "price_output",
+            "price_request",
+            "price_blocked",
+            "cap",
+            "cap_tokens",
+            "cap_requests",
+        ),
+    ),
+    Stage(
+        verb="refine",
+        about="go on asking where it pays, going by the answers",
+        module="opengrok_jax.refine",
+        section="refinement",
+        folder="refinement",
+        reads={
+            "prompts_file": "prompts/prompts.jsonl",
+            "responses_file": "teacher/responses.jsonl",
+            "logprobs_file": "teacher/logprobs.jsonl",
+        },
+        writes=(
+            "prompts.jsonl",
+            "responses.jsonl",
+            "logprobs.jsonl",
+            "lineage.jsonl",
+            "archive.json",
+        ),
+        keep=("asked",),
+        borrows=("prompts", "teacher"),
     ),
     Stage(
         verb="curate",
@@ -79,8 +123,8 @@ STAGES = (
         section="curation",
         folder="curation",
         reads={
-            "prompts_file": "prompts/prompts.jsonl",
-            "responses_file": "teacher/responses.jsonl",
+            "prompts_file": "refinement/prompts.jsonl",
+            "responses_file": "refinement/responses.jsonl",
         },
         writes=("kept.jsonl", "rejected.jsonl", "verdicts.jsonl", "balance.json"),
         watches={"decisions_file": "review/decisions.jsonl"},
@@ -93,9 +137,14 @@ STAGES = (
         folder="masking",
         reads={
             "examples_file": "curation/kept.jsonl",
-            "logprobs_file": "teacher/logprobs.jsonl",
+            "logprobs_file": "refinement/logprobs.jsonl",
         },
-        writes=("masked.parquet/manifest.json", "corpus.json", "tokenizer/tokenizer.json"),
+        writes=(
+            "masked.parquet/manifest.json",
+            "frequencies.parquet",
+            "corpus.json",
+            "tokenizer/tokenizer.json",
+        ),
         keep=("cache",),
     ),
     Stage(
@@ -115,6 +164,7 @@ STAGES = (
         folder="evaluation",
         reads={"student": "training/student", "examples_file": "curation/kept.jsonl"},
         writes=("scores.json",),
+        keep=("answers", "paid"),
     ),
     Stage(
         verb="report",
@@ -123,7 +173,7 @@ STAGES = (
         section="report",
         folder="report",
         reads={
-            "prompts_file": "prompts/prompts.jsonl",
+            "prompts_file": "refinement/prompts.jsonl",
             "curation": "curation",
             "masked_file": "masking/masked.parquet",
             "training": "training",
@@ -199,6 +249,24 @@ def stage_of(verb: str) -> Stage:
     raise ConfigError(f"there is no stage {verb!r}; the stages are {', '.join(VERBS)}")
 
 
+def finished(config: ConfigDict, verb: str) -> Path:
+    """The run folder, in which the stage is done for this very config.
+
+    Raises:
+      ConfigError: the config is not understood.
+      RunFolderError: the stage is not done, or what it was made of has changed since.
+    """
+    folder, sections = parts(config)
+    stage = stage_of(verb)
+    manifest = storage.read_manifest(folder / stage.folder)
+    if manifest is None or manifest["fingerprint"] != _print_of(folder, stage, sections):
+        raise RunFolderError(
+            f"{verb} is not finished in {folder} for this config and what it reads: run `opengrok "
+            f"{verb}` first, or `opengrok run` for all of it"
+        )
+    return folder
+
+
 def room(stage: Stage) -> Callable[..., dict[str, Any]]:
     """A stage's `run`; imports its room, so only stages with work to do are asked for it."""
     return importlib.import_module(stage.module).run
@@ -206,7 +274,7 @@ def room(stage: Stage) -> Callable[..., dict[str, Any]]:
 
 def _check(stages: list[Stage], sections: dict[str, dict[str, Any]]) -> None:
     for stage in stages:
-        given = {"out", *stage.reads, *stage.watches}
+        given = {"out", *stage.reads, *stage.watches, *stage.borrows}
         config_module.check(stage.section, sections[stage.section], room(stage), given)
 
 
@@ -215,6 +283,11 @@ def _claim(folder: Path, config: ConfigDict, redo: str) -> None:
     again = STAGES[STAGES.index(stage_of(redo)) :] if redo else ()
     untouched = [s for s in STAGES if not _begun(folder, s)]
     may_change = {stage.section for stage in (*again, *untouched)}
+    may_change |= {f"{stage.section}.{key}" for stage in STAGES for key in stage.steering}
+    # Half of a collection binds nobody: what it has lies in its journal by question and address.
+    may_change |= {
+        s.section for s in STAGES if s.keep and storage.read_manifest(folder / s.folder) is None
+    }
     storage.claim(folder, config.to_dict(), may_change=may_change)
     for stage in reversed(again):
         storage.discard(folder / stage.folder, stage.keep)
@@ -242,7 +315,8 @@ def _print_of(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -
     for path in stage.watches.values():
         if (folder / path).exists():
             inputs[path] = storage.file_sha256(folder / path)
-    return storage.fingerprint(sections[stage.section], inputs)
+    section = {k: v for k, v in sections[stage.section].items() if k not in stage.steering}
+    return storage.fingerprint(section, inputs)
 
 
 def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool:
@@ -259,7 +333,8 @@ def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool
     started = time.monotonic()
     paths = stage.reads | stage.watches
     inputs = {argument: folder / path for argument, path in paths.items()}
-    counts = room(stage)(out=here, **inputs, **sections[stage.section])
+    borrowed = {name: sections[name] for name in stage.borrows}
+    counts = room(stage)(out=here, **inputs, **borrowed, **sections[stage.section])
     took = time.monotonic() - started
     if not processes.first():
         return True
@@ -284,9 +359,24 @@ def _tell(folder: Path, sections: dict[str, dict[str, Any]], wanted: list[Stage]
             say(f"{row['stage']}: {'done' if row['done'] else 'would ' + row['about']}")
             todo += [] if row["done"] else [row["stage"]]
     if "collect" in todo:
-        teacher = sections["teacher"]
-        say(f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}")
+        _tell_collect(folder, sections["teacher"])
     return bool(todo)
+
+
+def _tell_collect(folder: Path, teacher: dict[str, Any]) -> None:
+    """Says who would be asked and what that may take; needs no network."""
+    from opengrok_jax.teacher.estimate import outlook
+
+    say(
+        f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}".rstrip()
+    )
+    prompts = folder / "prompts" / "prompts.jsonl"
+    if teacher.get("kind") != "api":
+        return
+    if prompts.exists():
+        say(f"collect: {outlook(prompts, teacher)}")
+    else:
+        say("collect: `opengrok plan-prompts` first says how many prompts, and this what they cost")
 
 
 def status(folder: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -362,7 +363,15 @@ R = TypeVar("R")
 
 def to_json(record: Any) -> dict[str, Any]:
     """A record as plain dicts, lists, strings and numbers."""
-    return dataclasses.asdict(record)
+    return {name: _plain(getattr(record, name)) for name in _shape(type(record))[1]}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return dict(value) if isinstance(value, dict) else value
 
 
 def from_json(kind: type[R], row: dict[str, Any]) -> R:
@@ -373,48 +382,76 @@ def from_json(kind: type[R], row: dict[str, Any]) -> R:
     """
     if not isinstance(row, dict):
         raise DataError(f"a {kind.__name__} must be a JSON object, got {type(row).__name__}")
-    hints, fields, needed = _shape(kind)
+    readers, fields, needed = _shape(kind)
     if unknown := sorted(set(row) - set(fields)):
         raise DataError(
             f"a {kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}"
         )
     if missing := [n for n in needed if n not in row]:
         raise DataError(f"a {kind.__name__} lacks {', '.join(missing)}")
-    return kind(**{n: _value(hints[n], v, f"{kind.__name__}.{n}") for n, v in row.items()})
+    return kind(**{name: readers[name](value) for name, value in row.items()})
+
+
+Reader = Callable[[Any], Any]
 
 
 @functools.cache
-def _shape(kind: type) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Types of a record's fields, their names, and which of them have no default."""
+def _shape(kind: type) -> tuple[dict[str, Reader], tuple[str, ...], tuple[str, ...]]:
+    """What reads each field of a record, the fields' names, and which of them have no default."""
     fields = dataclasses.fields(typing.cast(Any, kind))
     needed = tuple(
         f.name
         for f in fields
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     )
-    return typing.get_type_hints(kind), tuple(f.name for f in fields), needed
+    hints = typing.get_type_hints(kind)
+    names = tuple(f.name for f in fields)
+    return {n: _reader(hints[n], f"{kind.__name__}.{n}") for n in names}, names, needed
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _reader(hint: Any, where: str) -> Reader:
+    """What makes a value of type `hint` of a JSON value; raises a DataError that says `where`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(Any, hint), value)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise DataError(f"{where} must be a list, got {value!r}")
-        return tuple(_value(args[0], v, where) for v in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise DataError(f"{where} must be an object, got {value!r}")
-        return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if origin is Literal:
-        if value not in args:
-            raise DataError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")
-        return value
+        return functools.partial(from_json, typing.cast(Any, hint))
     if origin is types.UnionType:
+        return lambda value: value
+    if origin is tuple:
+        part = _reader(args[0], where)
+
+        def read_list(value: Any) -> Any:
+            if not isinstance(value, (list, tuple)):
+                raise DataError(f"{where} must be a list, got {value!r}")
+            return tuple([part(v) for v in value])
+
+        return read_list
+    if origin is dict:
+        part = _reader(args[1], where)
+
+        def read_dict(value: Any) -> Any:
+            if not isinstance(value, dict):
+                raise DataError(f"{where} must be an object, got {value!r}")
+            return {key: part(v) for key, v in value.items()}
+
+        return read_dict
+    if origin is Literal:
+
+        def read_choice(value: Any) -> Any:
+            if value not in args:
+                raise DataError(
+                    f"{where} must be one of {', '.join(map(str, args))}, got {value!r}"
+                )
+            return value
+
+        return read_choice
+
+    def read_plain(value: Any) -> Any:
+        if type(value) is hint:
+            return value
+        if hint is float and type(value) is int:
+            return float(value)
+        if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+            raise DataError(f"{where} must be {hint.__name__}, got {value!r}")
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise DataError(f"{where} must be {hint.__name__}, got {value!r}")
-    return value
+
+    return read_plain

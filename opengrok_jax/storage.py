@@ -6,11 +6,12 @@ runs/demo/
   lock                 held by the one process that writes here
   prompts/             plan-prompts   prompts.jsonl
   teacher/             collect        journal.sqlite, responses.jsonl
+  refinement/          refine         prompts.jsonl, responses.jsonl, lineage.jsonl, asked/
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
   review/              review         decisions.jsonl (curate applies them), draw.json, lock
-  masking/             mask           masked.parquet, corpus.json, tokenizer/
+  masking/             mask           masked.parquet/, frequencies.parquet, corpus.json, ...
   training/            finetune       checkpoints/, metrics.jsonl
-  evaluation/          evaluate       scores.json, predictions/
+  evaluation/          evaluate       answers/, predictions/, scores.json
   report/              report         report.html
 (each stage folder also holds manifest.json once it is complete)
 """
@@ -299,7 +300,8 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
     Args:
       run: the run folder.
       config: JSON-able.
-      may_change: sections that may differ from before: nothing was made of them, or it is redone.
+      may_change: sections that may differ from before, since nothing was made of them or it is
+        redone, and single settings ("section.key") on which nothing that is made depends.
 
     Raises:
       RunFolderError: the folder belongs to another config; names what differs.
@@ -308,10 +310,7 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
     config = json.loads(json.dumps(config))
     before = read_json(path) if path.exists() else config
     free = set(may_change)
-    changed = differences(
-        {k: v for k, v in before.items() if k not in free},
-        {k: v for k, v in config.items() if k not in free},
-    )
+    changed = differences(_without(before, free), _without(config, free))
     if changed:
         shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if changed[4:] else "")
         raise RunFolderError(
@@ -320,6 +319,18 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
         )
     if not path.exists() or before != config:
         write_json(path, config)
+
+
+def _without(config: dict[str, Any], free: set[str]) -> dict[str, Any]:
+    """The config without the sections and settings named in `free`."""
+    kept = {}
+    for name, section in config.items():
+        if name in free:
+            continue
+        if isinstance(section, dict):
+            section = {k: v for k, v in section.items() if f"{name}.{k}" not in free}
+        kept[name] = section
+    return kept
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

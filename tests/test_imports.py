@@ -17,10 +17,12 @@ ROOMS = {
     "training": 6,
     "evaluation": 7,
 }
-# What a room of the training side may take from another one.
-DOORS = {"training": {"model"}, "evaluation": {"model"}}
-COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py"}  # and tools/
-HTTP = {"httpx", "requests", "aiohttp"}
+# What a room of the training side may take from another one; evaluation asks a model behind an API
+# through the teacher, and imports it only there.
+DOORS = {"training": {"model"}, "evaluation": {"model", "teacher"}}
+# and tools/; what to ask next follows from what curation says of answers: refinement knows both
+COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py", "refine.py", "refine_loop.py"}
+HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 HEAVY = JAX | HTTP | {"spacy", "sklearn", "pyarrow", "matplotlib", "jinja2", "torch", "datasketch"}
 
@@ -90,6 +92,14 @@ def test_the_training_side_loads_no_client_and_no_spacy(repository):
             roots = {name.split(".")[0] for name in imports(path, module_level=True)}
             barred = HTTP | {"spacy"} | ({"sklearn"} if room != "evaluation" else set())
             assert not roots & barred, path
+
+
+def test_evaluation_knows_the_teacher_only_where_it_asks_one(repository):
+    for path in files(repository):
+        if room_of(path, repository) == "evaluation":
+            known = rooms_in(imports(path, module_level=False)) - {"evaluation", "model"}
+            assert known == ({"teacher"} if path.name == "api_model.py" else set()), path
+            assert not rooms_in(imports(path, module_level=True)) - {"evaluation", "model"}, path
 
 
 def test_what_every_command_imports_is_light(repository):

@@ -113,6 +113,8 @@ def test_another_config_is_refused_and_named(tmp_path):
     changed = {"run_dir": "r", "a": {"lr": 1, "t": [1, 2]}, "b": {"x": 2}}
     with pytest.raises(RunFolderError, match=r"b\.x was 1, now 2"):
         storage.claim(tmp_path, changed)
+    with pytest.raises(RunFolderError):
+        storage.claim(tmp_path, changed, may_change={"b.y"})
     storage.claim(tmp_path, changed, may_change={"b"})
     assert storage.settled(tmp_path, changed)
 

@@ -16,7 +16,7 @@ from opengrok_jax.curation.looks import PROSE, SHOWN, Look, Reason, Settings, ju
 from opengrok_jax.curation.refusals import refusal
 from opengrok_jax.curation.relevance import relevance
 from opengrok_jax.curation.repetition import repetition
-from opengrok_jax.curation.shingles import runs, shingles, words
+from opengrok_jax.curation.shingles import Triple, triples, words
 from opengrok_jax.records import Finding, Prompt, Response
 
 ECHO_WORDS = 8  # shorter answers may well stand in the prompt: a label does
@@ -59,13 +59,12 @@ def echo(prompt: Prompt, response: Response, settings: Settings) -> Look | None:
     response         cat sat on the mat    twice
     triples         (cat sat on) (sat on the) (on the mat) (the mat twice)    3 of 4 echo
     """
-    row = words(response.text)
-    if len(row) < ECHO_WORDS:
+    if len(words(response.text)) < ECHO_WORDS:
         return None
-    said = runs(row, 3)
+    said = triples(response.text)
     turns = [m.content for m in prompt.messages]
     apart = [p for p in prompt.posts if not any(p in turn for turn in turns)]
-    asked = frozenset[str]().union(*map(shingles, turns), *map(shingles, apart))
+    asked = frozenset[Triple]().union(*map(triples, turns), *map(triples, apart))
     overlap, line = len(said & asked) / len(said), settings.echo_overlap
     detail = f"{overlap:.0%} of its word triples stand in the prompt"
     return judged(overlap, ECHO_DOUBT * line, line, Reason.ECHO, detail)

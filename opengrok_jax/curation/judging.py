@@ -27,6 +27,11 @@ from opengrok_jax.records import Prompt, Provenance, Response, Verdict
 Pair = tuple[Prompt, Response]
 CHUNK = 256  # rows handed to a process at once
 WORTH = 4000  # rows from which several processes are quicker than one
+TOLD = tuple(
+    {f.name for f in dataclasses.fields(Response)}.intersection(
+        f.name for f in dataclasses.fields(Provenance)
+    )
+)  # what a reply tells of its making
 HUMAN_SOURCES = frozenset(("labelled",))  # whose answers no machine wrote
 
 
@@ -124,11 +129,7 @@ def one(prompt: Prompt, response: Response, how: How) -> Judged:
         cell=prompt.cell,
     )
     provenance = Provenance(
-        **{
-            f.name: getattr(response, f.name)
-            for f in dataclasses.fields(Provenance)
-            if hasattr(response, f.name)
-        },
+        **{name: getattr(response, name) for name in TOLD},
         template=prompt.template,
         rules=how.rules,
         synthetic=response.source not in HUMAN_SOURCES,
@@ -155,7 +156,7 @@ def masked(
     for message in prompt.messages:
         text, kinds = pii.mask(message.content, handles)
         found += kinds
-        messages.append(dataclasses.replace(message, content=text))
+        messages.append(dataclasses.replace(message, content=text) if kinds else message)
     text, kinds = pii.mask(response.text, handles)
     found += kinds
     prompt = dataclasses.replace(

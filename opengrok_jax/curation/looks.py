@@ -96,7 +96,7 @@ class Settings:
     echo_overlap: float = 0.8
     languages: tuple[str, ...] = ()
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    evaluation: frozenset[str] = field(default=frozenset(), repr=False)
+    evaluation: frozenset[tuple[str, ...]] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:
         """Refuses lines that nothing can lie between."""

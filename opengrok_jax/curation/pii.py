@@ -46,9 +46,9 @@ def mask(text: str, handles: bool = True) -> tuple[str, Counter[str]]:
     """
     found: Counter[str] = Counter()
     while True:
-        before = text
+        before, digits = text, len(_DIGIT.findall(text))
         for kind, signs, spans in _FINDERS:
-            if (kind is Kind.HANDLE and not handles) or not signs(text):
+            if (kind is Kind.HANDLE and not handles) or not signs(text, digits):
                 continue
             pieces, end = [], 0
             for start, stop in spans(text):
@@ -256,23 +256,34 @@ def _is_phone(number: str, cued: bool) -> bool:
 _DIGIT = re.compile(r"\d")
 
 
-def _holds(*signs: str) -> Callable[[str], bool]:
-    """Whether one of the signs without which there is nothing to find is there."""
-    return lambda text: any(sign in text for sign in signs)
+def _at(text: str, digits: int) -> bool:
+    return "@" in text
 
 
-def _digits(least: int) -> Callable[[str], bool]:
-    return lambda text: len(_DIGIT.findall(text)) >= least
+def _address(text: str, digits: int) -> bool:
+    return "=" in text or "://" in text
+
+
+def _dots(text: str, digits: int) -> bool:
+    return text.count(".") > 2 or text.count(":") > 1
+
+
+def _digits(least: int) -> Callable[[str, int], bool]:
+    return lambda text, digits: digits >= least
 
 
 # What is more specific first. The middle column is quick and spares most texts the third.
-_FINDERS: tuple[tuple[Kind, Callable[[str], bool], Callable[[str], Iterator[Span]]], ...] = (
-    (Kind.SECRET, _holds("=", "://"), _all(_URL_USER, _QUERY_SECRET, _QUERY_TOKEN)),
-    (Kind.HANDLE, _holds("@"), _all(_FEDIVERSE)),
-    (Kind.EMAIL, _holds("@"), _all(_EMAIL)),
-    (Kind.IBAN, _digits(2), _ibans),
+_FINDERS: tuple[tuple[Kind, Callable[[str, int], bool], Callable[[str], Iterator[Span]]], ...] = (
+    (
+        Kind.SECRET,
+        lambda text, _: "=" in text or "://" in text,
+        _all(_URL_USER, _QUERY_SECRET, _QUERY_TOKEN),
+    ),
+    (Kind.HANDLE, _at, _all(_FEDIVERSE)),
+    (Kind.EMAIL, _at, _all(_EMAIL)),
+    (Kind.IBAN, _digits(8), _ibans),
     (Kind.CARD, _digits(13), _cards),
-    (Kind.IP, _digits(1), _addresses),
+    (Kind.IP, _dots, _addresses),
     (Kind.PHONE, _digits(7), _phones),
-    (Kind.HANDLE, _holds("@"), _all(_HANDLE)),
+    (Kind.HANDLE, _at, _all(_HANDLE)),
 )

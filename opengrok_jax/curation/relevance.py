@@ -52,6 +52,7 @@ def terms(text: str) -> frozenset[str]:
     return frozenset(map(_stem, words(_CAMEL.sub(" ", text))))
 
 
+@functools.lru_cache(maxsize=65536)
 def _stem(word: str) -> str:
     """The first six letters, without a plural s: enough to meet again, cheap, no dictionary."""
     word = word.removesuffix("'s")

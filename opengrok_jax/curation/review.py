@@ -164,8 +164,12 @@ def drawn_for(run: Path, decisions: Sequence[Decision], changes: dict[str, Any])
     if (run / DRAW).exists():
         before = storage.read_json(run / DRAW)
         names = {field.name for field in dataclasses.fields(Draw)}
-        if not isinstance(before, dict) or set(before) != names:
-            raise DataError(f"{run / DRAW}: expected {', '.join(sorted(names))}")
+        if (
+            not isinstance(before, dict)
+            or set(before) != names
+            or not all(type(value) in (int, float) for value in before.values())
+        ):
+            raise DataError(f"{run / DRAW}: expected numbers, {', '.join(sorted(names))}")
     drawn = Draw(**before | changes)
     if decisions and before and drawn.seed != before["seed"]:
         raise ConfigError(

@@ -69,7 +69,8 @@ def labelling() -> str:
   <Choices name="reason" toName="answer" choice="single" {when}"reject">{options(REASONS)}
   </Choices>
   <TextArea name="note" toName="answer" maxSubmissions="1" {when}"reject"/>
-  <TextArea name="edited" toName="answer" maxSubmissions="1" value="$answer" {when}"edit"/>
+  <TextArea name="edited" toName="answer" maxSubmissions="1" editable="true" value="$answer"
+    {when}"edit"/>
 </View>
 """
 

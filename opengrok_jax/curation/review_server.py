@@ -187,8 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
     # ---- bytes --------------------------------------------------------------------------------
 
     def _body(self) -> dict[str, Any]:
-        length = self.headers.get("Content-Length", "")
-        if self.headers.get("Transfer-Encoding") or not (length.isascii() and length.isdigit()):
+        length, *more = self.headers.get_all("Content-Length") or [""]
+        plain = length.isascii() and length.isdigit() and not more
+        if not plain or self.headers.get("Transfer-Encoding"):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "a body needs its length")
         if int(length) > LARGEST_BODY:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {LARGEST_BODY:,} bytes")

@@ -26,7 +26,7 @@ def version(settings: Settings, **more: Any) -> str:
       more: JSON-able settings of the rules outside the checks.
     """
     plain = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    plain["evaluation"] = _digest("\n".join(sorted(settings.evaluation)).encode())
+    plain["evaluation"] = _digest("\n".join(sorted(map(" ".join, settings.evaluation))).encode())
     plain["labels"] = {task: list(names) for task, names in settings.labels.items()}
     code = [p for p in sorted(HERE.glob("*.py")) if not p.name.startswith("review")]
     files = [*code, *(HERE.parent / "assets" / name for name in ASSETS)]

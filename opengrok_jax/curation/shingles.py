@@ -1,4 +1,4 @@
-"""Words and runs of words: the unit of length, echo, likeness and contamination."""
+"""Words and runs of three words: the unit of length, echo and likeness."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
 
 # Han and kana are written without spaces; each character counts as a word.
 _WORD = re.compile(
@@ -28,23 +27,23 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold().replace("’", "'")))
 
 
-def shingles(text: str, size: int = 3) -> frozenset[str]:
-    """Every run of `size` words, once; empty where the text has fewer.
+Triple = tuple[str, str, str]
 
-    words      a  b  c  a  b  c
-    shingles  [a  b  c]
-                 [b  c  a]
-                    [c  a  b]
-                       (a  b  c)  again
+
+def triples(text: str) -> frozenset[Triple]:
+    """Every run of three words, once; empty where the text has fewer.
+
+    words     a  b  c  a  b  c
+    triples  (a  b  c)
+                (b  c  a)
+                   (c  a  b)
+                      (a  b  c)  again
     """
-    return runs(words(text), size)
+    row = words(text)
+    return frozenset(zip(row, row[1:], row[2:], strict=False))
 
 
-def runs(row: Sequence[str], size: int) -> frozenset[str]:
-    """`shingles` of words that are at hand."""
-    return frozenset(" ".join(row[i : i + size]) for i in range(len(row) - size + 1))
-
-
-def number(shingle: str) -> int:
-    """64 bits that stand for a shingle, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(shingle.encode(), digest_size=8).digest(), "big")
+@functools.lru_cache(maxsize=65536)
+def number(word: str) -> int:
+    """64 bits that stand for a word, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")

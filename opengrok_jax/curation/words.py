@@ -120,6 +120,8 @@ _FOLDED = _Folded()
 
 def _plain(text: str) -> str:
     """Case, compatibility forms, accents, invisible characters and apostrophes folded away."""
+    if text.isascii():
+        return text.lower().replace("'", "").replace("`", "")
     return text.translate(_FOLDED)
 
 

@@ -1,12 +1,23 @@
-"""Room 7, what it learned: the student beside its floors, on tasks with official metrics.
+"""Room 7, what it learned: the student beside its floors and others, by official metrics.
 
-    tasks/        what is asked, with which labels, of which posts; one file per bundled task
-    answers.py    from an answer's words to a label or entities, by stated rules
-    predict.py    the student answers: by the likelihood of each label, and by generation
-    floors.py     what costs nothing: the majority class, TF-IDF + logistic regression
-    metrics.py    accuracy, macro F1, macro recall, surface-form F1, bootstrap intervals
-    evaluate.py   run: student + kept examples -> predictions/, scores.json
-    report.py     scores -> one self-contained page
+    tasks/             what is asked, of which posts; one file per task, and a template for yours
+    answers.py         from an answer's words to a label, entities or a topic, by stated rules
+    spans.py           BIO tags, as the official scorers read them
+    cache.py           answers kept by what they are made of
+    batching.py        rows of unequal length as batches that waste little
+    label_tree.py      all labels of a question behind one reading of its prompt
+    predict.py         our student answers: by the likelihood of each label, and by generation
+    hf_model.py        any causal model of Hugging Face's does (extra `hf`)
+    api_model.py       so does a model behind an API, through the teacher's journal, its cost shown
+    systems.py         who is asked, from the config
+    floors.py          what costs nothing: majority, TF-IDF + logistic regression, and their like
+    rouge.py, metrics.py   the official metrics, as functions of how often each post counts
+    resampling.py      intervals over posts, and over seeds and posts
+    significance.py    McNemar, Holm, and the verdict in words
+    leaks.py           test posts among the training posts, word for word or nearly
+    tweeteval_export.py    predictions as TweetEval's own script reads them
+    evaluate.py        run: student + kept examples -> predictions/, scores.json
+    report.py          scores -> one self-contained page
 
 The student is asked without a key mask (rule "none"): at inference there is no response yet whose
 unimportant tokens could be hidden.

@@ -1,4 +1,4 @@
-"""From an answer's words to a label or to entities, by rules that are stated and strict.
+"""From an answer's words to a label, entities or a topic, by rules that are stated and strict.
 
 A late change of the parser can move a score by points, so the rules stand here, each with a test,
 and the share of answers that they cannot read is reported beside every score.
@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from opengrok_jax.evaluation.tasks import Entity, Item
+from opengrok_jax.evaluation.spans import tag_names
+from opengrok_jax.evaluation.tasks import Answer, Entity, Item, Task
 
 # Around a label: white space, quotes, and the emphasis that chat models put on it.
 _AROUND = " \t\r\n\"'`*“”‘’«»"
+TOPIC_WORDS = 5  # a longer answer is a sentence about the post, not the name of a topic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +24,22 @@ class Prediction:
 
     Attributes:
       id, text, gold: as in `tasks.Item`.
-      predicted: a label or (type, surface form) pairs; None where the answer could not be read.
+      predicted: of the form of gold (for a summary one text); None where it could not be read.
       answer: the generated words, verbatim; "" for a predictor that writes none.
       scores: natural logarithm of the probability of each label; empty where there is none.
     """
 
     id: str
     text: str
-    gold: str | tuple[Entity, ...]
-    predicted: str | tuple[Entity, ...] | None
+    gold: Answer
+    predicted: Answer | None
     answer: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def predicting(
     item: Item,
-    predicted: str | tuple[Entity, ...] | None,
+    predicted: Answer | None,
     *,
     answer: str = "",
     scores: Mapping[str, float] | None = None,
@@ -51,6 +53,25 @@ def predicting(
         answer=answer,
         scores=scores or {},
     )
+
+
+def read_answer(task: Task, item: Item, answer: str) -> Answer | None:
+    """What a generated answer says, by the rules of the task's kind; None where it says nothing."""
+    of_word = dict(zip(task.spelled, task.labels, strict=True))
+    if task.kind == "label":
+        word = parse_label(answer, task.spelled)
+        return None if word is None else of_word[word]
+    if task.kind == "labels":
+        words = parse_labels(answer, task.spelled)
+        return None if words is None else tuple(of_word[word] for word in words)
+    if task.kind == "clusters":
+        return parse_topic(answer)
+    if task.kind == "summary":
+        return answer.strip() or None
+    entities = parse_entities(answer, task.types)
+    if entities is None or task.kind == "entities":
+        return entities
+    return tag_names(item.tokens, entities)[0]
 
 
 def parse_label(answer: str, labels: tuple[str, ...]) -> str | None:
@@ -77,14 +98,60 @@ def parse_label(answer: str, labels: tuple[str, ...]) -> str | None:
     around = re.escape(_AROUND.replace("\n", ""))
     # The possessive *+ gives nothing back, so a second label cannot slip past the look-ahead.
     match = re.match(
-        rf"({any_label})[{around}]*(?:[.,:;!(\n–—]|-(?!\w))[{around}\n–—-]*+(?!(?:{any_label})\b)",
+        rf"({any_label})[{around}]*(?:[.,:;!(\n–—]|-(?!\w))[{around}\n–—-]*+"
+        rf"(?!(?:{any_label})(?!\w))",
         answer.strip(_AROUND).casefold(),
     )
     return folded[match[1]] if match else None
 
 
+def parse_labels(answer: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The labels that an answer lists, in the task's order, or None.
+
+    Between them stand commas, semicolons, line breaks with or without list dashes, or "and"; every
+    piece has to be a label, and the word "none" alone is the empty list. A reason after the list,
+    or one word that is no label, makes the whole unreadable: what was meant would be a guess.
+
+    >>> labels = ("sports", "film, tv and video")
+    >>> parse_labels("- Film, TV and video\\n- sports", labels), parse_labels("none", labels)
+    (('sports', 'film, tv and video'), ())
+    >>> parse_labels("sports; football", labels), parse_labels("sports, because", labels)
+    (None, None)
+    """
+    if _whole(answer) == "none":
+        return ()
+    folded = {label.strip().casefold(): label for label in labels}
+    any_label = "|".join(re.escape(label) for label in sorted(folded, key=len, reverse=True))
+    around = re.escape(_AROUND)
+    one = rf"[{around}]*(?:[-•][{around}]+)?({any_label})(?!\w)[{around}]*"
+    between = r"(?:[,;\n]+\s*(?:and\s)?|\band\b)"
+    rest, found = answer.strip(_AROUND).rstrip(".!").casefold(), set()
+    while match := re.match(one, rest):
+        found.add(folded[match[1]])
+        after = rest[match.end() :]
+        if not after:
+            return tuple(label for label in labels if label in found)
+        # A line break was taken for space around the label; then nothing else need come between.
+        joint = re.match(between, after)
+        if joint is None and "\n" not in rest[match.end(1) : match.end()]:
+            return None
+        rest = after[joint.end() :] if joint else after
+    return None
+
+
 def _whole(answer: str) -> str:
     return answer.strip(_AROUND).rstrip(".!").strip(_AROUND).casefold()
+
+
+def parse_topic(answer: str) -> str | None:
+    """The topic that an answer names: its only line, folded; None for nothing or a sentence.
+
+    >>> parse_topic(" *Royal wedding.* "), parse_topic("It seems to be about a royal wedding")
+    ('royal wedding', None)
+    """
+    topic = " ".join(_whole(answer).split())
+    lines = answer.strip().splitlines()
+    return topic if topic and len(lines) == 1 and len(topic.split()) <= TOPIC_WORDS else None
 
 
 def parse_entities(answer: str, types: tuple[str, ...]) -> tuple[Entity, ...] | None:

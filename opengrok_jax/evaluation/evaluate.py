@@ -1,33 +1,78 @@
-"""Room 7's run: a student and the kept examples become predictions/ and scores.json.
+"""Room 7's run: a student, its floors and others become predictions and scores.
 
 evaluation/
+  answers/SYSTEM.KIND.jsonl          what was answered, by what it was made of (`cache`)
+  paid/SYSTEM/                       journals of models behind an API
   predictions/TASK.PREDICTOR.jsonl   one `answers.Prediction` a line
-  predictions/made_of.json           what each of them was made of; a re-run keeps what still holds
-  scores.json                        {"scores": [records.Score ...], "notes": [...]}
+  predictions/tweeteval/PREDICTOR/   the same for TweetEval's own script
+  scores.json                        scores, notes, comparisons, and what is beside them
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from opengrok_jax import progress, storage
-from opengrok_jax import tokenizer as tokenizers
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.evaluation import floors, metrics, predict
-from opengrok_jax.evaluation.answers import Prediction, predicting
+from opengrok_jax.evaluation import leaks, metrics, resampling, significance, tweeteval_export
+from opengrok_jax.evaluation.answers import (
+    Prediction,
+    parse_entities,
+    predicting,
+    read_answer,
+)
+from opengrok_jax.evaluation.api_model import ApiModel, cost_in_words
+from opengrok_jax.evaluation.cache import AnswerCache, key_of
+from opengrok_jax.evaluation.floors import floors
+from opengrok_jax.evaluation.predict import KINDS, Student
+from opengrok_jax.evaluation.resampling import Resampled
+from opengrok_jax.evaluation.significance import Comparison
+from opengrok_jax.evaluation.spans import tag_names
+from opengrok_jax.evaluation.systems import (
+    Asked,
+    System,
+    check_predictors,
+    make_systems,
+    student_system,
+)
 from opengrok_jax.evaluation.tasks import Item, Task, load_items, make_task
-from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.student import CONFIG, DIGESTS, load_student
 from opengrok_jax.records import Example, Score, to_json
 
-SCORES = "scores.json"
-PREDICTIONS = "predictions"
-MADE_OF = "made_of.json"
+SCORES, PREDICTIONS, ANSWERS, PAID = "scores.json", "predictions", "answers", "paid"
+STUDENT = "student"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A task with its posts and the posts that leaked."""
+
+    task: Task
+    items: tuple[Item, ...]
+    leaked: leaks.Leaks
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What every system is asked, word for word."""
+        return tuple(self.task.ask(item) for item in self.items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """All that one predictor said to one question: a list of predictions for each of its seeds."""
+
+    predictor: str
+    runs: tuple[list[Prediction], ...]
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it is the student of this run."""
+        return self.predictor.startswith(STUDENT)
 
 
 def run(
@@ -37,223 +82,334 @@ def run(
     out: Path,
     tokenizer: str = "",
     tasks: dict[str, Any],
+    data: str = "",
     predictors: tuple[str, ...] = ("likelihood", "generation"),
+    systems: dict[str, Any] | None = None,
     limit: int = 0,
     max_new_tokens: int = 48,
     batch_size: int = 32,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, int]:
-    """Scores the student and its floors on every task. The same command again goes on.
+    """Scores the student and what it is compared with. The same command again goes on.
 
     Args:
       student: folder that `student.save_student` wrote.
-      examples_file: kept.jsonl; its training examples teach the floors.
+      examples_file: kept.jsonl; its training examples teach the floors, and are looked for among
+      the
+        test posts.
       out: folder of this stage.
       tokenizer: folder or file, as in `tokenizer.load`; "" = the one in the student's folder, or
         else the small one that ships with us.
       tasks: name -> settings, as in `tasks.make_task`.
-      predictors: "likelihood", "generation" or both.
+      data: folder in the layout of README, for published tasks; "" = the hub.
+      predictors: some of `predict.KINDS`.
+      systems: name -> settings, as in `systems`; whom the student is compared with.
       limit: posts of each task, 0 for all; chosen as `tasks.load_items` says.
       max_new_tokens: room for a generated answer; a longer one is cut and read as it is.
-      batch_size: rows that the student reads at once.
+      batch_size: rows that a model reads at once.
       bootstrap: resamples behind each interval.
-      seed: of the resampling.
+      seed: of the resampling, and of k-means.
 
     Returns:
       {"scores": rows in scores.json, "tasks": tasks scored}.
 
     Raises:
-      ConfigError: an argument, a task's settings, or a post too long for the student.
+      ConfigError: an argument, a task's or system's settings, or a post too long for the student.
       DataError: the examples or a task's file cannot be read.
       CheckpointError: there is no student in that folder, or a broken one.
+      TeacherError: a model behind an API stopped answering.
     """
     _check(tasks, predictors, limit, max_new_tokens, batch_size, bootstrap, seed)
-    made = [make_task(name, settings) for name, settings in tasks.items()]
-    items = {task.name: load_items(task, limit) for task in made}
+    made = [make_task(name, settings, data) for name, settings in tasks.items()]
+    others = make_systems(systems or {}, default=predictors, batch_size=batch_size, paid=out / PAID)
+    loaded = [(task, load_items(task, limit)) for task in made]
     examples = storage.read_records(examples_file, Example)
-    tokenizer = tokenizers.beside(student, tokenizer)
-    opened = tokenizers.load(tokenizer)
-    model, _ = load_student(student)
-    inputs = {
-        "student": storage.file_sha256(student / DIGESTS),
-        "config": storage.file_sha256(student / CONFIG),
-        "tokenizer": storage.file_sha256(tokenizers.path_of(tokenizer)),
-    }
-    jobs = [
-        _Job(
-            task=task,
-            items=items[task.name],
-            kind=kind,
-            max_new_tokens=max_new_tokens if kind == "generation" else 0,
-            inputs=inputs,
-            folder=out / PREDICTIONS,
-        )
-        for task in made
-        for kind in predictors
-        if task.labels or kind == "generation"
+    trained = [post for e in examples if e.split == "train" for post in e.posts]
+    questions = [
+        Question(task=t, items=items, leaked=leaks.find([i.text for i in items], trained))
+        for t, items in loaded
     ]
-    _answer_all(jobs, model, opened, batch_size)
-
-    scores: list[Score] = []
-    notes: list[str] = []
-
-    def add(task: Task, predictor: str, found: list[Prediction]) -> None:
-        scores.append(metrics.score(task, predictor, found, resamples=bootstrap, seed=seed))
-
-    for task in made:
-        for job in (job for job in jobs if job.task is task):
-            add(task, job.predictor, job.read())
-        for predictor, found, note in _floors(task, examples, items[task.name]):
+    result: dict[str, Any] = {"notes": [], "costs": {}}
+    answered: dict[str, list[Answered]] = {q.task.name: [] for q in questions}
+    ours = student_system(student, tokenizer, predictors, batch_size)
+    for system in (ours, *others):
+        for name, found in _ask_system(system, questions, out, max_new_tokens, result):
+            answered[name].append(found)
+    for question in questions:
+        for predictor, found, note in floors(question.task, examples, question.items, seed):
             if found:
-                storage.write_jsonl(_path(out / PREDICTIONS, task, predictor), found)
-                add(task, predictor, found)
-            notes += [note] if note else []
-        notes += _notes(task, items[task.name], examples, predictors)
-    storage.write_json(out / SCORES, {"scores": [to_json(s) for s in scores], "notes": notes})
-    return {"scores": len(scores), "tasks": len(made)}
+                answered[question.task.name].append(Answered(predictor=predictor, runs=(found,)))
+            result["notes"] += [note] if note else []
+    for question in questions:
+        _write(out / PREDICTIONS, question, answered[question.task.name])
+    _score_all(result, questions, answered, bootstrap, seed)
+    order = ("scores", "notes", "comparisons", "groups", "without_leaks", "costs", "padding")
+    storage.write_json(out / SCORES, {key: result[key] for key in order if key in result})
+    return {"scores": len(result["scores"]), "tasks": len(made)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One file of the student's predictions, to be made or there already.
+# ---- asking -----------------------------------------------------------------------------------
 
-    Attributes:
-      kind: "likelihood" or "generation".
-      max_new_tokens: 0 where nothing is generated.
-      inputs: hashes of the student and the tokenizer.
-    """
 
-    task: Task
-    items: tuple[Item, ...]
-    kind: str
-    max_new_tokens: int
-    inputs: dict[str, str]
-    folder: Path
-
-    @property
-    def predictor(self) -> str:
-        return f"student ({self.kind})"
-
-    @property
-    def path(self) -> Path:
-        return _path(self.folder, self.task, self.predictor)
-
-    @property
-    def answers(self) -> tuple[str | None, ...]:
-        """With which answers each question is put to it; None is the one it gives itself."""
-        return self.task.labels if self.kind == "likelihood" else (None,)
-
-    @property
-    def rows(self) -> int:
-        """How many rows the student reads for it."""
-        return len(self.items) * len(self.answers)
-
-    def made_of(self) -> str:
-        """Fingerprint of everything that the answers depend on."""
-        section = {
-            "items": [[item.id, item.text, item.gold] for item in self.items],
-            "instruction": self.task.instruction,
-            "labels": self.task.labels,
-            "types": self.task.types,
-            "kind": self.kind,
-            "max_new_tokens": self.max_new_tokens,
-        }
-        return storage.fingerprint(section, self.inputs)
-
-    def is_done(self, finished: dict[str, Any]) -> bool:
-        """Is the file there, made of the same things, and as it was when it was written?"""
-        note = finished.get(self.path.name, {})
-        return (
-            note.get("made_of") == self.made_of()
-            and self.path.exists()
-            and note.get("sha256") == storage.file_sha256(self.path)
-        )
-
-    def read(self) -> list[Prediction]:
-        """The finished predictions."""
-        rows = storage.read_jsonl(self.path)
-        return [
-            predicting(
-                item, _as_tuple(row["predicted"]), answer=row["answer"], scores=row["scores"]
+def _ask_system(
+    system: System,
+    questions: Sequence[Question],
+    out: Path,
+    max_new_tokens: int,
+    result: dict[str, Any],
+) -> Iterator[tuple[str, Answered]]:
+    """(task, what each of the system's predictors said), every run of it in its turn."""
+    table: dict[tuple[str, str], list[list[Prediction]]] = {}
+    for number, open_run in enumerate(system.runs, start=1):
+        asked = open_run()
+        label = system.name if len(system.runs) == 1 else f"{system.name}, seed {number}"
+        jobs = [(q, kind) for q in questions for kind in system.predictors if _suits(q.task, kind)]
+        for question, kind in jobs:  # a post that does not fit is found now, not hours later
+            scored = kind != "generation"
+            asked.check(
+                f"task {question.task.name!r}",
+                question.prompts,
+                question.task.spelled if scored else (),
+                0 if scored else max_new_tokens,
             )
-            for item, row in zip(self.items, rows, strict=True)
-        ]
-
-
-def _answer_all(
-    jobs: Sequence[_Job], model: Phi3, tokenizer: tokenizers.ChatTokenizer, batch_size: int
-) -> None:
-    """Makes what is missing; each file is complete, or not there."""
-    if not jobs:
-        return
-    ledger = jobs[0].folder / MADE_OF
-    finished: dict[str, Any] = storage.read_json(ledger) if ledger.exists() else {}
-    missing = [job for job in jobs if not job.is_done(finished)]
-    for job in missing:  # a post that does not fit is found now, not hours later
-        predict.encode(
-            model,
-            tokenizer,
-            job.task,
-            job.items,
-            answers=job.answers,
-            new_tokens=job.max_new_tokens,
-        )
-    total = sum(job.rows for job in jobs)
-    done = total - sum(job.rows for job in missing)
-    with progress.track("evaluate", total=total, unit="rows", done=done) as advance:
-        for job in missing:
-            note = functools.partial(advance, note=f"{job.task.name}, {job.kind}")
-            if job.kind == "likelihood":
-                found = predict.by_likelihood(
-                    model, tokenizer, job.task, job.items, batch_size=batch_size, advance=note
-                )
-            else:
-                found = predict.by_generation(
-                    model,
-                    tokenizer,
-                    job.task,
-                    job.items,
-                    batch_size=batch_size,
-                    max_new_tokens=job.max_new_tokens,
-                    advance=note,
-                )
-            storage.write_jsonl(job.path, found)
-            finished[job.path.name] = {
-                "made_of": job.made_of(),
-                "sha256": storage.file_sha256(job.path),
+        with progress.track(
+            f"evaluate {label}", total=sum(len(q.items) for q, _ in jobs), unit="posts"
+        ) as advance:
+            for question, kind in jobs:
+                path = out / ANSWERS / f"{_slug(label)}.{kind.split('-')[0]}.jsonl"
+                found = _predict(asked, question, kind, path, max_new_tokens, advance)
+                table.setdefault((question.task.name, kind), []).append(found)
+        if isinstance(asked, ApiModel) and asked.costs:
+            result["costs"][system.name] = {**asked.costs, "words": cost_in_words(asked.costs)}
+        if isinstance(asked, Student) and asked.wasted[1]:
+            wasted, computed = asked.wasted
+            result.setdefault("padding", {})[label] = {
+                "tokens": computed,
+                "share": round(wasted / computed, 4),
             }
-            storage.write_json(ledger, finished)
+    seeds = f", mean of {len(system.runs)} seeds" if len(system.runs) > 1 else ""
+    for (task, kind), runs in table.items():
+        yield task, Answered(predictor=f"{system.name} ({kind}){seeds}", runs=tuple(runs))
 
 
-def _floors(
-    task: Task, examples: Sequence[Example], items: tuple[Item, ...]
-) -> list[tuple[str, list[Prediction], str]]:
-    """(predictor, predictions, note) of each floor; no predictions where it could not be made."""
-    if task.types:
-        return [(floors.ALWAYS_NONE, floors.always_none(items), "")]
-    rows = floors.training_rows(task, examples)
+def _suits(task: Task, kind: str) -> bool:
+    """Likelihood chooses one of some labels; everything else has to be said."""
+    return task.kind == "label" or kind == "generation"
+
+
+def _predict(
+    asked: Asked,
+    question: Question,
+    kind: str,
+    path: Path,
+    max_new_tokens: int,
+    advance: Any,
+) -> list[Prediction]:
+    """The predictions, from the cache and, where it has none, from the model."""
+    task, prompts = question.task, question.prompts
+    scored = kind != "generation"
+    how = {"labels": task.spelled} if scored else {"max_new_tokens": max_new_tokens}
+    keys = [key_of(system=asked.made_of, prompt=prompt, **how) for prompt in prompts]
+    cache = AnswerCache(path)
+    missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in cache}
+    new_keys, new_prompts = [*missing], [*missing.values()]
+    advance(len(keys) - len(new_keys))
+
+    def record(rows: Sequence[int], values: Sequence[Any]) -> None:
+        cache.add((new_keys[row], value) for row, value in zip(rows, values, strict=True))
+        advance(len(rows), note=f"{task.name}, {kind}")
+
+    if new_keys and scored:
+        asked.log_probs(new_prompts, task.spelled, record)
+    elif new_keys:
+        asked.answers(new_prompts, max_new_tokens, record)
+    values = [cache[key] for key in keys]
+    if not scored:
+        return [
+            predicting(i, None if v is None else read_answer(task, i, v), answer=v or "")
+            for i, v in zip(question.items, values, strict=True)
+        ]
+    lengths = asked.label_tokens(task.spelled) if kind == "likelihood-per-token" else None
+    return [_likeliest(task, i, v, lengths) for i, v in zip(question.items, values, strict=True)]
+
+
+def _likeliest(
+    task: Task, item: Item, logs: Sequence[float], lengths: Sequence[int] | None
+) -> Prediction:
+    """The label of the highest score; ties go to the one that comes first in the task's order."""
+    divided = [log / n for log, n in zip(logs, lengths or [1] * len(logs), strict=True)]
+    scores = dict(zip(task.labels, divided, strict=True))
+    return predicting(item, max(scores, key=scores.__getitem__), scores=scores)
+
+
+def _write(folder: Path, question: Question, answered: Sequence[Answered]) -> None:
+    """The predictions of each predictor, and TweetEval's files of the same."""
+    task = question.task
+    for one in answered:
+        for number, found in enumerate(one.runs, start=1):
+            slug = _slug(one.predictor) + (f"-{number}" if len(one.runs) > 1 else "")
+            storage.write_jsonl(folder / f"{task.name}.{slug}.jsonl", found)
+            whole = not task.group or all(item.group for item in question.items)
+            if task.name.startswith(tweeteval_export.PREFIX) and whole:
+                tweeteval_export.export(folder / "tweeteval" / slug, task, question.items, found)
+
+
+# ---- scoring ----------------------------------------------------------------------------------
+
+
+def _score_all(
+    result: dict[str, Any],
+    questions: Sequence[Question],
+    answered: dict[str, list[Answered]],
+    bootstrap: int,
+    seed: int,
+) -> None:
+    """Adds scores, comparisons, groups and what remains without leaked posts."""
+    result |= {"scores": [], "groups": [], "without_leaks": []}
+    compared: list[tuple[Question, Answered, Answered, Resampled, Resampled]] = []
+    for question in questions:
+        task, items, all_ = question.task, question.items, answered[question.task.name]
+        for metric in (task.metric, *task.also):
+            scorers = [[metrics.scorer(task, metric, run) for run in a.runs] for a in all_]
+            drawn = resampling.resample(scorers, len(items), resamples=bootstrap, seed=seed)
+            result["scores"] += [
+                to_json(_score(task, metric, a, d)) for a, d in zip(all_, drawn, strict=True)
+            ]
+            if metric != task.metric:
+                continue
+            compared += [
+                (question, a, b, da, db)
+                for a, da in zip(all_, drawn, strict=True)
+                for b, db in zip(all_, drawn, strict=True)
+                if a.is_student and not b.is_student
+            ]
+            parts = {
+                g: [i.group == g for i in items] for g in dict.fromkeys(i.group for i in items)
+            }
+            parts = {group: chosen for group, chosen in parts.items() if group}
+            for group, chosen in parts.items():
+                result["groups"] += _of_part(task, all_, scorers, np.array(chosen), group=group)
+            if question.leaked.all:
+                rest = np.ones(len(items), bool)
+                rest[list(question.leaked.all)] = False
+                result["without_leaks"] += _of_part(task, all_, scorers, rest)
+        result["notes"] += _notes(question, all_, result["without_leaks"])
+    result["comparisons"] = [to_json(c) for c in _comparisons(compared)]
+    for row in result["comparisons"]:
+        progress.say(f"evaluate: {row['task']}: {row['verdict']}")
+
+
+def _score(task: Task, metric: str, answered: Answered, drawn: Resampled) -> Score:
+    low, high = resampling.interval(drawn)
+    return Score(
+        task=task.name,
+        metric=metric,
+        predictor=answered.predictor,
+        value=drawn.value,
+        low=low,
+        high=high,
+        rows=len(answered.runs[0]),
+        unparsable=float(np.mean([metrics.unparsable(run) for run in answered.runs])),
+    )
+
+
+def _of_part(
+    task: Task, answered: Sequence[Answered], scorers: Any, chosen: np.ndarray, **more: str
+) -> list[dict[str, Any]]:
+    """The task's metric on some of its posts."""
+    weights = chosen.astype(np.float64)[None]
     return [
-        (floors.MAJORITY, *floors.majority(task, rows, items)),
-        (floors.TFIDF, *floors.tfidf_regression(task, rows, items)),
+        {
+            "task": task.name,
+            "metric": task.metric,
+            **more,
+            "predictor": a.predictor,
+            "value": float(np.mean([score(weights)[0] for score in seeds])),
+            "rows": int(chosen.sum()),
+        }
+        for a, seeds in zip(answered, scorers, strict=True)
+        if chosen.any()
     ]
+
+
+def _comparisons(
+    compared: Sequence[tuple[Question, Answered, Answered, Resampled, Resampled]],
+) -> list[Comparison]:
+    """The student against everything else, on every task; corrected for their number."""
+    found = [resampling.difference(da, db) for *_, da, db in compared]
+    corrected = significance.holm([p for *_, p in found])
+    result = []
+    for (question, a, b, da, db), (low, high, p), p_corrected in zip(
+        compared, found, corrected, strict=True
+    ):
+        whole = question.task.kind in ("label", "labels") and len(a.runs) == len(b.runs) == 1
+        between = da.value - db.value
+        result.append(
+            Comparison(
+                task=question.task.name,
+                metric=question.task.metric,
+                a=a.predictor,
+                b=b.predictor,
+                difference=between,
+                low=low,
+                high=high,
+                p=p,
+                p_corrected=p_corrected,
+                mcnemar=significance.mcnemar(a.runs[0], b.runs[0]) if whole else None,
+                verdict=significance.verdict(
+                    a.predictor, b.predictor, between, low, high, p_corrected
+                ),
+            )
+        )
+    return result
 
 
 def _notes(
-    task: Task, items: tuple[Item, ...], examples: Sequence[Example], predictors: Sequence[str]
+    question: Question, answered: Sequence[Answered], without: Sequence[dict[str, Any]]
 ) -> list[str]:
     """What a reader of the scores has to know beside them."""
-    notes = []
-    if task.types and "likelihood" in predictors:
-        notes.append(f"{task.name}: no fixed labels, so the student is scored by generation only")
-    trained = {post.strip() for e in examples if e.split == "train" for post in e.posts}
-    if leaked := [item.id for item in items if item.text.strip() in trained]:
-        shown = ", ".join(leaked[:5]) + (", ..." if leaked[5:] else "")
+    task, items, notes = question.task, question.items, []
+    if task.kind != "label":
         notes.append(
-            f"{task.name}: {len(leaked)} of {len(items)} test posts stand word for word among the "
-            f"training posts too ({shown}); the scores flatter every predictor that was trained"
+            f"{task.name}: no choice of one label, so models are scored by generation only"
         )
+    twice = len(items) - len({item.text for item in items})
+    if twice:
+        notes.append(f"{task.name}: {twice} of {len(items)} test posts stand there a second time")
+    if leaked := question.leaked.all:
+        ids = ", ".join(items[i].id for i in leaked[:5]) + (", ..." if leaked[5:] else "")
+        rest = "; ".join(
+            f"{row['predictor']} {row['value']:.3f}" for row in without if row["task"] == task.name
+        )
+        notes.append(
+            f"{task.name}: {len(leaked)} of {len(items)} test posts stand among the training posts "
+            f"too, {len(question.leaked.exact)} word for word, {len(question.leaked.near)} nearly "
+            f"({ids}); the scores flatter every predictor that was trained. Without them "
+            f"({task.metric}): {rest or 'no post is left'}"
+        )
+    for one in answered:
+        if task.kind == "tags" and "(generation)" in one.predictor:
+            notes.append(_strangers(question, one))
+        if task.kind == "clusters":
+            count = len({str(p.predicted) for p in one.runs[0]})
+            gold = len({str(p.gold) for p in one.runs[0]})
+            notes.append(f"{task.name}: {one.predictor} makes {count} clusters; gold has {gold}")
     return notes
+
+
+def _strangers(question: Question, one: Answered) -> str:
+    """How many of the names that a model lists stand nowhere in the post."""
+    listed = absent = 0
+    for run in one.runs:
+        for item, p in zip(question.items, run, strict=True):
+            names = parse_entities(p.answer, question.task.types) or ()
+            listed += len(names)
+            absent += len(tag_names(item.tokens, names)[1])
+    return (
+        f"{question.task.name}: {absent} of {listed} names that {one.predictor} lists do not stand "
+        "in the post; they are in no tag, so the official scorers do not count them"
+    )
 
 
 def _check(
@@ -266,26 +422,16 @@ def _check(
     seed: int,
 ) -> None:
     if not tasks:
-        raise ConfigError("evaluate.tasks is empty; name at least one task")
-    if not predictors or sorted(predictors) != sorted(set(predictors) & set(predict.PREDICTORS)):
-        raise ConfigError(
-            f"evaluate.predictors is {list(predictors)}; give one or more of "
-            f"{', '.join(predict.PREDICTORS)}, each once"
-        )
+        raise ConfigError("evaluation.tasks is empty; name at least one task")
+    check_predictors("evaluation.predictors", predictors, KINDS)
     for key, size in {"limit": limit, "seed": seed}.items():
         if size < 0:
-            raise ConfigError(f"evaluate.{key}={size} must not be negative")
+            raise ConfigError(f"evaluation.{key}={size} must not be negative")
     sizes = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "bootstrap": bootstrap}
     for key, size in sizes.items():
         if size < 1:
-            raise ConfigError(f"evaluate.{key}={size} must be positive")
+            raise ConfigError(f"evaluation.{key}={size} must be positive")
 
 
-def _path(folder: Path, task: Task, predictor: str) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", predictor.lower()).strip("-")
-    return folder / f"{task.name}.{slug}.jsonl"
-
-
-def _as_tuple(value: Any) -> Any:
-    """JSON has no tuples; labels and None stay what they are."""
-    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -87,7 +87,8 @@ def run(
         }
         advance(1)
         results = storage.read_json(evaluation / "scores.json")
-        tasks = by_task([Score(**row) for row in results["scores"]])
+        scores = [Score(**row) for row in results["scores"]]
+        tasks = by_task(scores, results.get("comparisons", []))
         advance(1)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -249,18 +250,19 @@ def _loss_chart(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> str:
     )
 
 
-def by_task(scores: list[Score]) -> list[dict[str, Any]]:
-    """For each task its scores, its chart, and one sentence on what they say."""
+def by_task(scores: list[Score], comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each task and metric its scores, its chart, and what the comparisons say, in words."""
     tasks = []
-    for name in dict.fromkeys(score.task for score in scores):
-        rows = [score for score in scores if score.task == name]
+    for name, metric in dict.fromkeys((score.task, score.metric) for score in scores):
+        rows = [score for score in scores if (score.task, score.metric) == (name, metric)]
+        said = [c["verdict"] for c in comparisons if (c["task"], c["metric"]) == (name, metric)]
         tasks.append(
             {
                 "name": name,
                 "metric": rows[0].metric.replace("_", " "),
                 "rows": rows,
                 "chart": charts.intervals(rows),
-                "reading": reading(rows),
+                "reading": ". ".join(said) + "." if said else reading(rows),
             }
         )
     return tasks

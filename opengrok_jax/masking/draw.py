@@ -32,7 +32,7 @@ def sums(paths: Sequence[str], weights: Weights, scope: str, seed: int) -> Sums:
 
 
 def _sums(block: FactorBlock, weights: Weights, scope: str, seed: int) -> Sums:
-    free = keep.maskable(block.roles, block.lengths, scope)
+    free = keep.maskable(block.roles, scope, block.lengths)
     return keep.sums_of(logits(block, weights, factors.random_factor(seed, block))[free], weights)
 
 
@@ -44,7 +44,7 @@ def logits(block: FactorBlock, weights: Weights, random: np.ndarray) -> np.ndarr
 def masked(block: FactorBlock, weights: Weights, scope: str, seed: int) -> dict[str, np.ndarray]:
     """The columns of `masked_file.COLUMNS` for a block; `weights` hold the bias to use."""
     random = factors.random_factor(seed, block)
-    free = keep.maskable(block.roles, block.lengths, scope)
+    free = keep.maskable(block.roles, scope, block.lengths)
     keep_prob = keep.keep_prob(logits(block, weights, random), weights.bias, free)
     u = chance.of_tokens(seed, block.ids, "draw", block.lengths)
     return {
@@ -132,7 +132,7 @@ def counts(block: FactorBlock, columns: Mapping[str, np.ndarray], scope: str) ->
       be hidden, of each role (all its tokens), of each part of speech and each label (of the
       tokens that may be hidden).
     """
-    free = keep.maskable(block.roles, block.lengths, scope)
+    free = keep.maskable(block.roles, scope, block.lengths)
     seen = columns["key_mask"]
     units = np.rint(columns["keep_prob"].astype(np.float64) * UNITS).astype(np.int64)
     by_role = {name: _three(block.roles == role, seen, units) for role, name in enumerate(ROLES)}

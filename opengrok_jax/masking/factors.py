@@ -96,6 +96,20 @@ def gather(places: np.ndarray, keys: Sequence[str], folder: Path) -> WordTable:
     return WordTable(counts=counts, names=tuple(names), **filled)
 
 
+def picked(table: WordTable, texts: Sequence[int]) -> WordTable:
+    """The words of some texts of a table, by their indices and in this order."""
+    at = np.asarray(texts, np.int64)
+    begins = np.cumsum(table.counts, dtype=np.int64) - table.counts
+    counts = table.counts[at]
+    source = align.ranges(begins[at], begins[at] + counts)
+    columns = ("starts", "ends", "upos", "relation", "heads")
+    return WordTable(
+        counts=counts,
+        names=table.names,
+        **{name: getattr(table, name)[source] for name in columns},
+    )
+
+
 def word_texts(block: Block, table: WordTable) -> list[list[str]]:
     """The words of each document, in lower case; `table` holds the words of the block's pieces."""
     piece_of = np.repeat(np.arange(len(block.piece_counts)), block.piece_counts)

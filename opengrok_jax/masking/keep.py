@@ -94,7 +94,7 @@ def check_scope(scope: str) -> None:
         raise ConfigError(f"scope {scope!r} is unknown; choose one of {', '.join(SCOPES)}")
 
 
-def maskable(roles: np.ndarray, lengths: np.ndarray, scope: str) -> np.ndarray:
+def maskable(roles: np.ndarray, scope: str, lengths: np.ndarray | None = None) -> np.ndarray:
     """True for tokens that may be hidden: content in scope, never the first or the last token.
 
         text             <|user|> Hi there <|end|> <|assistant|> Hello you <|end|>
@@ -107,12 +107,13 @@ def maskable(roles: np.ndarray, lengths: np.ndarray, scope: str) -> np.ndarray:
 
     Args:
       roles: int8 [T], of all examples, one after the other.
-      lengths: int [N], tokens of each example.
       scope: a key of `SCOPES`.
+      lengths: int [N], tokens of each example; None = there is one.
 
     Returns:
       bool [T].
     """
+    lengths = np.array([len(roles)]) if lengths is None else lengths
     result = np.isin(roles, SCOPES[scope])
     ends = np.cumsum(lengths)[np.asarray(lengths) > 0]
     result[ends - 1] = False

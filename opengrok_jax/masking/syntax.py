@@ -22,13 +22,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opengrok_jax import progress
 from opengrok_jax.errors import ConfigError, DataError, needs_extra
 
 if TYPE_CHECKING:
@@ -77,27 +75,6 @@ BATCH = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHUNK = re.compile(rf"\S{{{LONGEST_CHUNK}}}(?=\S)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """The words of one text, in order, without overlap; white space is no word.
-
-    Attributes:
-      starts, ends: int32 [W], code points of the text.
-      pos, dep: float32 [W], 0 or 1.
-      upos: the part of speech of each word, as in `UPOS`.
-      relations: the relation of each word to its head, as `relation_name` spells it.
-      lower: the word itself in lower case, for counting.
-    """
-
-    starts: np.ndarray
-    ends: np.ndarray
-    pos: np.ndarray
-    dep: np.ndarray
-    upos: tuple[str, ...]
-    relations: tuple[str, ...]
-    lower: tuple[str, ...]
 
 
 def load_pipeline(name: str = "") -> spacy.language.Language:
@@ -269,71 +246,3 @@ def pieces(text: str, longest: int = LONGEST_PIECE) -> list[tuple[int, str]]:
 def _chunks(offset: int, text: str) -> list[tuple[int, str]]:
     ends = [match.end() for match in _CHUNK.finditer(text)]
     return [(offset + a, text[a:b]) for a, b in itertools.pairwise([0, *ends, len(text)])]
-
-
-def annotate(
-    nlp: spacy.language.Language,
-    texts: Iterable[str],
-    *,
-    pos_tags: Iterable[str] = POS_TAGS,
-    relations: Iterable[str] = RELATIONS,
-) -> dict[str, Words]:
-    """The words of every distinct text; equal texts (and pieces of texts) are parsed once.
-
-    Args:
-      nlp: a pipeline, as `load_pipeline` gives.
-      texts: well-formed strings, see `well_formed`.
-      pos_tags: parts of speech with a `pos` score of 1.
-      relations: relations whose two ends have a `dep` score of 1.
-
-    Returns:
-      The words by text; spans are code points of that text.
-    """
-    wanted_tags = frozenset(pos_tags)
-    wanted_relations = frozenset(map(relation_name, relations))
-    cut = {text: pieces(text) for text in dict.fromkeys(texts)}
-    distinct = list(dict.fromkeys(piece for parts in cut.values() for _, piece in parts))
-    parsed: dict[str, Words] = {}
-    with progress.track("mask", total=len(distinct), unit="texts") as advance:
-        for first in range(0, len(distinct), BATCH):
-            batch = distinct[first : first + BATCH]
-            with nlp.memory_zone():  # keeps the vocabulary bounded over millions of posts
-                for piece, doc in zip(batch, nlp.pipe(batch, batch_size=BATCH), strict=True):
-                    parsed[piece] = _words(doc, wanted_tags, wanted_relations)
-            advance(len(batch))
-    return {
-        text: join((offset, parsed[piece]) for offset, piece in parts)
-        for text, parts in cut.items()
-    }
-
-
-def join(parts: Iterable[tuple[int, Words]]) -> Words:
-    """Several runs of words as one, each moved right by its offset in code points."""
-    offsets, runs = zip(*parts, strict=True) if (parts := list(parts)) else ((), ())
-    empty = np.zeros(0, np.int32)
-    return Words(
-        starts=np.concatenate([empty, *(w.starts + o for o, w in zip(offsets, runs, strict=True))]),
-        ends=np.concatenate([empty, *(w.ends + o for o, w in zip(offsets, runs, strict=True))]),
-        pos=np.concatenate([empty.astype(np.float32), *(w.pos for w in runs)]),
-        dep=np.concatenate([empty.astype(np.float32), *(w.dep for w in runs)]),
-        upos=tuple(tag for w in runs for tag in w.upos),
-        relations=tuple(name for w in runs for name in w.relations),
-        lower=tuple(word for w in runs for word in w.lower),
-    )
-
-
-def _words(doc, pos_tags: frozenset[str], wanted: frozenset[str]) -> Words:
-    """Copies what we need out of a Doc, which is gone after its memory zone."""
-    names = [relation_name(token.dep_) for token in doc]
-    dep = relation_scores(names, [token.head.i for token in doc], wanted)
-    kept = [token for token in doc if not token.is_space]
-    upos = tuple(part_of_speech(t.pos_, t.tag_, names[t.i]) for t in kept)
-    return Words(
-        starts=np.array([t.idx for t in kept], np.int32),
-        ends=np.array([t.idx + len(t) for t in kept], np.int32),
-        pos=np.array([tag in pos_tags for tag in upos], np.float32),
-        dep=dep[[t.i for t in kept]],
-        upos=upos,
-        relations=tuple(names[t.i] for t in kept),
-        lower=tuple(t.lower_ for t in kept),
-    )

@@ -141,7 +141,7 @@ class _Reader:
     def __init__(self, nlp: spacy.language.Language):
         from spacy.symbols import IDS
 
-        self._wanted = ["IDX", "LENGTH", "POS", "DEP", "HEAD", "IS_SPACE"]
+        self._wanted = ["IDX", "LENGTH", "POS", "DEP", "HEAD", "IS_SPACE", "TAG"]
         self._strings = nlp.vocab.strings
         # spaCy's number of a part of speech -> our index; what it does not know is X.
         self._upos = np.full(256, syntax.UPOS.index("X"), np.uint8)
@@ -164,7 +164,12 @@ class _Reader:
         starts = table[:, 0].astype(np.uint16)
         relation = np.array([self._relation(label) for label in table[:, 3].tolist()], np.uint8)
         ends = (table[:, 0] + table[:, 1]).astype(np.uint16)
-        return starts, ends, self._upos[table[:, 2]], relation, heads.astype(np.uint16)
+        upos = self._upos[table[:, 2]]
+        for at in np.flatnonzero(table[:, 2] == 0).tolist():  # a pipeline of Penn tags alone
+            tag, name = self._strings[int(table[at, 6])], self.names[relation[at]]
+            found = syntax.part_of_speech("", tag, name)
+            upos[at] = syntax.UPOS.index(found) if found else syntax.UPOS.index("X")
+        return starts, ends, upos, relation, heads.astype(np.uint16)
 
     def _relation(self, label: int) -> int:
         found = self._by_hash.get(label)

@@ -1,4 +1,4 @@
-"""Answers without a network: recorded ones, and gold labels, behind the HTTP border.
+"""Answers without a network: recorded ones, and gold labels, in the place of the HTTP client.
 
 Both give the JSON that a real endpoint gives, so that everything behind the client is the same
 code whoever answers. A prompt without an answer gets HTTP 404 and a body that says so.
@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opengrok_jax import records, storage
-from opengrok_jax.errors import DataError, needs_extra
+from opengrok_jax.errors import DataError
 from opengrok_jax.records import Message, Prompt
-from opengrok_jax.teacher.wire import NO_RECORDING
-
-with needs_extra("acquire"):
-    import httpx
+from opengrok_jax.teacher.faults import NO_RECORDING
+from opengrok_jax.teacher.outcome import Reply
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "recorded.jsonl"
 _ROW = {"id", "messages", "response", "finish_reason"}
@@ -59,19 +58,21 @@ def recorded(path: Path) -> dict[str, Recording]:
     return book
 
 
-def labelled(prompts: Sequence[Prompt]) -> dict[str, Recording]:
+def labelled(prompts: Iterable[Prompt]) -> dict[str, Recording]:
     """The gold label of each prompt as its answer.
 
     Raises:
       DataError: a prompt has no label.
     """
+    book = {}
     for prompt in prompts:
         if not prompt.label:
             raise DataError(
                 f"prompt {prompt.id} (template {prompt.template}) has no label; the labelled "
                 "teacher answers only prompts made of labelled posts"
             )
-    return {records.prompt_id(p.messages): Recording(p.label) for p in prompts}
+        book[records.prompt_id(prompt.messages)] = Recording(prompt.label)
+    return book
 
 
 def name(kind: str, book: Mapping[str, Recording]) -> str:
@@ -80,17 +81,17 @@ def name(kind: str, book: Mapping[str, Recording]) -> str:
     return f"{kind}-{hashlib.sha256(records.canonical_json(rows).encode()).hexdigest()[:12]}"
 
 
-class BookTransport(httpx.AsyncBaseTransport):
-    """Answers chat completions from a book of recordings."""
+class Book:
+    """Answers chat completions from recordings, in the JSON of a real endpoint; an `Exchange`."""
 
-    def __init__(self, book: Mapping[str, Recording]) -> None:
-        self._book = book
+    def __init__(self, recordings: Mapping[str, Recording]) -> None:
+        self._recordings = recordings
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The reply to one POST of a chat-completions body."""
-        body = json.loads(await request.aread())
-        key = records.prompt_id(tuple(Message(**message) for message in body["messages"]))
-        recording = self._book.get(key)
+    async def post(self, path: str, body: bytes) -> Reply:
+        """The reply to one body of the chat-completions API."""
+        asked = json.loads(body)
+        key = records.prompt_id(tuple(Message(**message) for message in asked["messages"]))
+        recording = self._recordings.get(key)
         if recording is None:
             message = f"there is no recorded answer for prompt {key}"
             return _reply(404, {"error": {"code": NO_RECORDING, "message": message}})
@@ -105,11 +106,11 @@ class BookTransport(httpx.AsyncBaseTransport):
                 "id": f"chatcmpl-{key}",
                 "object": "chat.completion",
                 "created": 0,
-                "model": body["model"],
+                "model": asked["model"],
                 "choices": [choice],
             },
         )
 
 
-def _reply(status: int, plain: dict[str, Any]) -> httpx.Response:
-    return httpx.Response(status, content=json.dumps(plain).encode())
+def _reply(status: int, told: dict[str, Any]) -> Reply:
+    return Reply(status=status, body=json.dumps(told).encode(), received_at=time.time())

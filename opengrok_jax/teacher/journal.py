@@ -1,12 +1,12 @@
 """The journal: what was asked and what came back, safe against kill -9 and power cuts.
 
-    request   one row per question: (key, endpoint), its prompt and its body
-    attempt   one row per sending:  sent -> ok | blocked | rate_limited | transient | ...
-                                    sent -> orphaned   (the process died before the reply)
+    an attempt:  sent -> ok | blocked | rate_limited | transient | ...   with the raw reply
+                 sent -> orphaned                (the process died before the reply was there)
 
-An attempt is committed as `sent` before the first byte goes out, and with its raw reply before
-anybody counts it. So a crash can cost at most the requests that were in flight, and the orphaned
-rows name them. How far a run is, is derived from the rows, never from a counter.
+An attempt is committed as `sent`, with what is reserved for it, before its first byte goes out, and
+with its raw reply before anybody counts it. So a crash can cost at most the requests that were in
+flight, and the orphaned rows name them. How far a run is, and what was spent, is derived from the
+rows, never from a counter.
 
 The same body to another endpoint is another question: (key, endpoint) is what has one answer.
 """
@@ -17,238 +17,174 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-from opengrok_jax import storage
-from opengrok_jax.errors import DataError, RunFolderError, StorageError
-from opengrok_jax.teacher.wire import Kind, Outcome, Reply, Request
-
-VERSION = 1
-NAME = "journal.sqlite"
-# Whoever empties the folder keeps all of these: after a crash, answers live in the -wal file.
-FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
-
-_STATES = ", ".join(f"'{s}'" for s in ("sent", "orphaned", *Kind))
-_SCHEMA = f"""
-BEGIN;
-CREATE TABLE request (
-  key TEXT NOT NULL, endpoint TEXT NOT NULL, prompt_id TEXT NOT NULL, body BLOB NOT NULL,
-  PRIMARY KEY (key, endpoint)
-);
-CREATE TABLE attempt (
-  id INTEGER PRIMARY KEY,
-  key TEXT NOT NULL, endpoint TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ({_STATES})),
-  sent_at REAL NOT NULL, received_at REAL,
-  status INTEGER, headers TEXT, body BLOB, error TEXT, reason TEXT, detail TEXT,
-  FOREIGN KEY (key, endpoint) REFERENCES request
-);
-CREATE INDEX attempt_of ON attempt (key, endpoint);
-CREATE UNIQUE INDEX one_answer ON attempt (key, endpoint) WHERE state = 'ok';
-CREATE UNIQUE INDEX one_in_flight ON attempt (key, endpoint) WHERE state = 'sent';
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
-# The plan of the running call, and where each of its requests stands; never on disk.
-_PLAN = """
-CREATE TEMP TABLE plan (position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
-CREATE TEMP VIEW tried AS
-  SELECT plan.position, plan.key, attempt.id, attempt.state, attempt.reason, attempt.detail
-  FROM plan JOIN endpoint JOIN attempt
-    ON attempt.key = plan.key AND attempt.endpoint = endpoint.address;
-"""
-_FAULTS = ", ".join(f"'{k}'" for k in Kind if k not in (Kind.OK, Kind.BLOCKED))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Where the plan's requests stand; each is in exactly one of the last four."""
-
-    planned: int
-    ok: int
-    blocked: int
-    failed: int
-    pending: int
+from opengrok_jax.errors import DataError
+from opengrok_jax.teacher import journal_file
+from opengrok_jax.teacher.budget import Spent
+from opengrok_jax.teacher.journal_plan import PAGE, Plan, Todo
+from opengrok_jax.teacher.money import Need
+from opengrok_jax.teacher.outcome import Outcome, Reply, Request
 
 
 @contextlib.contextmanager
-def opened(path: Path, endpoint: str) -> Iterator[Journal]:
-    """The journal at `path`, made if there is none; requests left `sent` become `orphaned`.
-
-    The caller keeps other processes away (`storage.locked`): what is in flight over there would be
-    taken for orphaned here.
+def opened(path: Path) -> Iterator[Journal]:
+    """The journal at `path`; requests that a dead process left `sent` become `orphaned`.
 
     Raises:
-      RunFolderError: another process writes to it, or another version of this package wrote it.
-      DataError: the file is no journal, or damaged.
-      StorageError: the disk refuses.
+      UserError: as `journal_file.connected`.
     """
-    with storage.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with _explained(path):
-        database = sqlite3.connect(path, isolation_level=None)
-        with contextlib.closing(database):
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                database.execute(f"PRAGMA {pragma}").fetchall()
-            database.execute("PRAGMA temp_store = MEMORY")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                database.executescript(_SCHEMA)
-            elif version != VERSION:
-                raise RunFolderError(
-                    f"{path} has layout {version}, this version of opengrok writes layout "
-                    f"{VERSION}; collect into another folder, or use the version that wrote it"
-                )
-            yield Journal(database, endpoint)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours; a broken constraint is a bug and passes."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise RunFolderError(f"{path} is in use by another program: {error}") from error
-        raise StorageError(
-            f"cannot write {path}: {error}; free some space or mend the permissions and run the "
-            "same command again, every answer received so far is kept"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise DataError(
-            f"{path} is not a readable journal: {error}; move it away and collect again"
-        ) from error
+    with journal_file.connected(path) as (database, reader):
+        yield Journal(database, reader)
 
 
 class Journal:
-    """The open journal of one stage folder, bound to one endpoint; made by `opened`."""
+    """The open journal of one stage folder; made by `opened`."""
 
-    def __init__(self, database: sqlite3.Connection, endpoint: str) -> None:
-        self._db = database
-        self._endpoint = endpoint
-        database.execute("CREATE TEMP TABLE endpoint (address TEXT)")
-        database.execute("INSERT INTO endpoint VALUES (?)", (endpoint,))
-        database.executescript(_PLAN)
-        self.orphans = database.execute(
-            "UPDATE attempt SET state = 'orphaned' WHERE state = 'sent'"
-        ).rowcount
+    def __init__(self, database: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._db, self._reader = database, reader
+        query = (
+            "SELECT DISTINCT prompt_id FROM attempt JOIN request ON request.id = attempt.request "
+            "WHERE state = 'sent' ORDER BY attempt.id"
+        )
+        self.new_orphans = [prompt for (prompt,) in database.execute(query)]
+        database.execute("UPDATE attempt SET state = 'orphaned' WHERE state = 'sent'")
+        self._last = self._number("SELECT COALESCE(MAX(id), 0) FROM attempt")
+        self._next = self._last
+        self._intents: list[tuple] = []
+        self._updates: list[tuple] = []
+        self._replies: list[tuple] = []
 
-    def plan(self, requests: Sequence[Request]) -> None:
-        """Notes what is to be asked, in order; what is known already stays as it is.
+    # ---- the plan -------------------------------------------------------------------------
+
+    def plan(self, fingerprint: str, endpoint: str, requests: Iterable[Request]) -> Plan:
+        """Notes what this call is to ask, in order, unless it is known already.
+
+        Args:
+          fingerprint: of all that `requests` are made of; they are read only if it is new.
+          endpoint: the address they go to.
 
         Raises:
           DataError: two requests have the same key.
         """
-        seen: dict[str, str] = {}
-        for request in requests:
-            if (other := seen.setdefault(request.key, request.prompt_id)) != request.prompt_id:
-                raise DataError(f"prompts {other} and {request.prompt_id} ask the same words")
-        if len(seen) < len(requests):
-            raise DataError("a prompt stands in the plan twice")
+        row = self._db.execute(
+            "SELECT id, requests FROM plan WHERE fingerprint = ?", (fingerprint,)
+        ).fetchone()
+        if row is not None and row[1] is not None:
+            return Plan(self._db, self._reader, row[0], self._last)
+        with self._transaction():  # what an interrupted call left of it
+            if row is not None:
+                self._db.execute("DELETE FROM planned WHERE plan = ?", (row[0],))
+                self._db.execute("DELETE FROM plan WHERE id = ?", (row[0],))
+            self._db.execute("INSERT OR IGNORE INTO endpoint (address) VALUES (?)", (endpoint,))
+            query = "INSERT INTO plan (fingerprint) VALUES (?)"
+            plan = self._db.execute(query, (fingerprint,)).lastrowid
+        assert plan is not None
+        at = self._db.execute("SELECT id FROM endpoint WHERE address = ?", (endpoint,)).fetchone()
+        total, rest = 0, iter(requests)
+        while page := list(islice(rest, PAGE)):
+            with self._transaction():
+                self._note(plan, page, at[0], total)
+            total += len(page)
         with self._transaction():
-            self._db.executemany(
-                "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?)",
-                [(r.key, self._endpoint, r.prompt_id, r.body) for r in requests],
-            )
-            self._db.executemany("INSERT INTO plan (key) VALUES (?)", [(r.key,) for r in requests])
+            self._db.execute("UPDATE plan SET requests = ? WHERE id = ?", (total, plan))
+        return Plan(self._db, self._reader, plan, self._last)
 
-    def pending(self) -> set[str]:
-        """Keys without an answer that may still be asked, those that failed before included."""
-        settled = "SELECT key FROM tried WHERE state IN ('ok', 'blocked')"
-        rows = self._db.execute(f"SELECT key FROM plan WHERE key NOT IN ({settled})")
-        return {key for (key,) in rows}
-
-    def failures_of(self) -> dict[str, int]:
-        """How often each key failed so far, in every run; keys that never did are left out."""
-        query = f"SELECT key, COUNT(*) FROM tried WHERE state IN ({_FAULTS}) GROUP BY key"
-        return dict(self._db.execute(query).fetchall())
-
-    def sent(self, key: str) -> int:
-        """Commits the intent to send; answers the attempt's number."""
-        with self._transaction():
-            cursor = self._db.execute(
-                "INSERT INTO attempt (key, endpoint, state, sent_at) VALUES (?, ?, 'sent', ?)",
-                (key, self._endpoint, time.time()),
-            )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
-
-    def received(self, attempt: int, reply: Reply, outcome: Outcome) -> None:
-        """Commits what came back for an attempt."""
-        with self._transaction():
-            self._db.execute(
-                "UPDATE attempt SET state = ?, received_at = ?, status = ?, headers = ?, body = ?,"
-                " error = ?, reason = ?, detail = ? WHERE id = ?",
-                (
-                    str(outcome.kind),
-                    reply.received_at,
-                    reply.status,
-                    json.dumps(dict(reply.headers)),
-                    reply.body,
-                    reply.error,
-                    outcome.reason,
-                    outcome.detail,
-                    attempt,
-                ),
-            )
-
-    def counts(self) -> Counts:
-        """Where the plan stands, and that nothing was lost on the way.
-
-        Raises:
-          RunFolderError: the parts do not add up to the plan: the rows were changed from outside.
-        """
-        fault = f"state IN ({_FAULTS})"
-        settled = "key IN (SELECT key FROM tried WHERE state IN ('ok', 'blocked'))"
-        found = Counts(
-            planned=self._number("SELECT COUNT(*) FROM plan"),
-            ok=self._number("SELECT COUNT(*) FROM tried WHERE state = 'ok'"),
-            blocked=self._number("SELECT COUNT(DISTINCT key) FROM tried WHERE state = 'blocked'"),
-            failed=self._number(
-                f"SELECT COUNT(DISTINCT key) FROM tried WHERE {fault} AND NOT {settled}"
-            ),
-            pending=self._number(
-                "SELECT COUNT(*) FROM plan WHERE key NOT IN "
-                f"(SELECT key FROM tried WHERE state IN ('ok', 'blocked') OR {fault})"
-            ),
+    def _note(self, plan: int, page: Sequence[Request], endpoint: int, first: int) -> None:
+        find = "(SELECT id FROM request WHERE key = ? AND endpoint = ?)"
+        keys = [(bytes.fromhex(r.key), endpoint) for r in page]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO request (key, endpoint, prompt_id) VALUES (?, ?, ?)",
+            [(*key, r.prompt_id) for key, r in zip(keys, page, strict=True)],
         )
-        if found.planned != found.ok + found.blocked + found.failed + found.pending:
-            raise RunFolderError(
-                f"the journal does not add up: {found}; another program changed it. Move it away "
-                "and collect again"
+        self._db.executemany(
+            f"INSERT OR IGNORE INTO question VALUES ({find}, ?)",
+            [(*key, r.body) for key, r in zip(keys, page, strict=True)],
+        )
+        try:
+            self._db.executemany(
+                f"INSERT INTO planned VALUES (?, ?, {find})",
+                [(plan, first + n, *key) for n, key in enumerate(keys)],
             )
-        return found
+        except sqlite3.IntegrityError:
+            raise DataError(self._twice(plan, page, endpoint)) from None
 
-    def failed(self) -> list[tuple[str, str, str]]:
-        """(prompt id, reason, detail) of each request whose last reply was a fault, in order."""
-        query = f"""
-          SELECT request.prompt_id, last.reason, last.detail
-          FROM (SELECT *, MAX(id) FROM tried WHERE state IN ({_FAULTS}) GROUP BY key) AS last
-          JOIN endpoint
-          JOIN request ON request.key = last.key AND request.endpoint = endpoint.address
-          WHERE request.key NOT IN (SELECT key FROM tried WHERE state IN ('ok', 'blocked'))
-          ORDER BY last.position
-        """
-        return self._db.execute(query).fetchall()
+    def _twice(self, plan: int, page: Sequence[Request], endpoint: int) -> str:
+        seen: dict[str, str] = {}
+        for request in page:
+            other = seen.setdefault(request.key, request.prompt_id)
+            before = self._db.execute(
+                "SELECT prompt_id FROM request JOIN planned ON planned.request = request.id "
+                "WHERE key = ? AND endpoint = ? AND plan = ? AND prompt_id != ?",
+                (bytes.fromhex(request.key), endpoint, plan, request.prompt_id),
+            ).fetchone()
+            other = before[0] if before else other
+            if other != request.prompt_id:
+                return f"prompts {other} and {request.prompt_id} ask the same words"
+        return "a prompt stands in the plan twice"
 
-    def orphaned(self) -> int:
-        """How many sendings of the plan ended with the process, not with a reply, in all runs."""
-        return self._number("SELECT COUNT(*) FROM tried WHERE state = 'orphaned'")
+    # ---- attempts -------------------------------------------------------------------------
 
-    def answers(self) -> Iterator[tuple[str, str, Reply]]:
-        """(key, prompt id, raw reply) of each answered request, in the order of the plan."""
-        query = """
-          SELECT request.key, request.prompt_id, attempt.status, attempt.body, attempt.headers
-          FROM tried JOIN attempt ON attempt.id = tried.id
-          JOIN request ON request.key = attempt.key AND request.endpoint = attempt.endpoint
-          WHERE tried.state = 'ok' ORDER BY tried.position
-        """
-        for key, prompt_id, status, body, headers in self._db.execute(query):
-            yield key, prompt_id, Reply(status=status, body=body, headers=json.loads(headers))
+    def sent(self, todo: Todo, need: Need) -> int:
+        """Puts the intent to send into the next commit; answers the attempt's number."""
+        self._next += 1
+        self._intents.append((self._next, todo.row, time.time(), need.ticks, need.tokens))
+        return self._next
+
+    def received(
+        self, attempt: int, reply: Reply, outcome: Outcome, cost: int | None, tokens: int | None
+    ) -> None:
+        """Puts what came back for an attempt into the next commit; None lets a reserve stand."""
+        model = outcome.answer.model if outcome.answer else None
+        self._updates.append(
+            (
+                str(outcome.kind),
+                reply.received_at,
+                reply.status,
+                cost,
+                tokens,
+                model,
+                outcome.reason,
+                outcome.detail,
+                attempt,
+            )
+        )
+        headers = json.dumps(dict(reply.headers)) if reply.headers else "{}"
+        self._replies.append((attempt, headers, reply.body, reply.error))
+
+    def write(self) -> bool:
+        """Writes what is waiting, short of the commit; False if nothing is."""
+        if not (self._intents or self._updates):
+            return False
+        self._db.execute("BEGIN IMMEDIATE")
+        # Replies first: the rows in state `sent` are never more than the requests in flight.
+        self._db.executemany(
+            "UPDATE attempt SET state = ?, received_at = ?, status = ?, cost = ?, tokens = ?,"
+            " model = ?, reason = ?, detail = ? WHERE id = ?",
+            self._updates,
+        )
+        self._db.executemany("INSERT INTO reply VALUES (?, ?, ?, ?)", self._replies)
+        self._db.executemany(
+            "INSERT INTO attempt (id, request, state, sent_at, reserved, reserved_tokens)"
+            " VALUES (?, ?, 'sent', ?, ?, ?)",
+            self._intents,
+        )
+        self._intents, self._updates, self._replies = [], [], []
+        return True
+
+    def commit(self) -> None:
+        """Commits what `write` wrote; waits for the disk, in whichever thread calls it."""
+        self._db.execute("COMMIT")
+
+    def spent(self) -> Spent:
+        """What all attempts of the file took, in every run; reservations where none settled."""
+        row = self._db.execute(
+            "SELECT COUNT(*), COALESCE(SUM(COALESCE(cost, reserved)), 0),"
+            " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0) FROM attempt"
+        ).fetchone()
+        return Spent(requests=row[0], ticks=row[1], tokens=row[2])
 
     def _number(self, query: str) -> int:
         return self._db.execute(query).fetchone()[0]

@@ -1,178 +1,254 @@
-"""Many exchanges: how many at once, when to ask again, when to stop.
+"""Many exchanges: when to ask, when to ask again, when to stop.
 
     answer, blocked, unanswerable   that prompt is done
-    transient                       again after a growing, jittered wait
-    rate limited                    the same, and everybody waits
-    out of money, fatal             nobody sends any more; what is in flight is awaited and saved
+    transient                       again after a growing, jittered wait, so and so often
+    rate limited, overloaded        again, and everybody waits and fewer go at once (see pace.py)
+    out of money, wrong model,
+    retired, fatal, a cap           nothing is sent any more; what is in flight is awaited and saved
 
-Retry-After wins over our own wait. Where prompt after prompt fails for good with no answer in
-between, the endpoint is taken to be down and sending stops too.
+Where prompt after prompt fails for good with no answer in between, the endpoint is taken to be down
+and sending stops too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from opengrok_jax.progress import duration, say
-from opengrok_jax.teacher import wire
-from opengrok_jax.teacher.client import Client
+from opengrok_jax.teacher.budget import Budget
+from opengrok_jax.teacher.client import Exchange
+from opengrok_jax.teacher.commits import Commits
 from opengrok_jax.teacher.journal import Journal
-from opengrok_jax.teacher.wire import Kind, Outcome, Request
+from opengrok_jax.teacher.journal_plan import Todo
+from opengrok_jax.teacher.money import Need, need, settlement
+from opengrok_jax.teacher.outcome import STOPPING, Kind, Outcome
+from opengrok_jax.teacher.pace import Pace
+from opengrok_jax.teacher.rules import Cause, Patience, Rules, Stop
 
 ANNOUNCED_SEC = 10.0  # a common wait longer than this is told to the user
-_FINAL = (Kind.OK, Kind.BLOCKED, Kind.UNANSWERABLE)
+SLOWED = (Kind.RATE_LIMITED, Kind.OVERLOADED)
+FINAL = (Kind.OK, Kind.BLOCKED, Kind.UNANSWERABLE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long we try.
+@dataclass
+class _Job:
+    """A prompt under way in this run."""
 
-    Attributes:
-      attempts: sendings of one prompt within this run.
-      first_wait_sec: before the second sending; doubles from one to the next.
-      first_rate_wait_sec: the same after a rate limit; five doublings outlast a minute's quota.
-      longest_wait_sec: where doubling ends.
-      longest_retry_after_sec: an endpoint that asks for more than this closes the run.
-      failures_in_a_row: prompts that fail for good, without one answer in between, until we stop.
-    """
-
-    attempts: int
-    first_wait_sec: float = 1.0
-    first_rate_wait_sec: float = 5.0
-    longest_wait_sec: float = 60.0
-    longest_retry_after_sec: float = 900.0
-    failures_in_a_row: int = 3
-
-    def wait(self, outcome: Outcome, attempt: int, chance: random.Random) -> float:
-        """Seconds from the `attempt`-th failed sending (from 1) to the next, jitter included."""
-        if outcome.wait_sec is not None:
-            # Late by a little, so that not everybody returns in the same instant.
-            return outcome.wait_sec * (1 + 0.1 * chance.random())
-        rated = outcome.kind is Kind.RATE_LIMITED
-        first = self.first_rate_wait_sec if rated else self.first_wait_sec
-        return min(self.longest_wait_sec, first * 2 ** (attempt - 1)) * chance.uniform(0.5, 1.0)
+    todo: Todo
+    need: Need
+    faults: int = 0
+    sent_at: float = field(default=0.0)
+    expected: float = 0.0
 
 
-async def ask_all(
-    requests: Sequence[Request],
-    *,
-    client: Client,
-    journal: Journal,
-    concurrency: int,
-    patience: Patience,
-    settled: Callable[[Outcome], None],
-    chance: random.Random,
-) -> Outcome | None:
-    """Asks every request, at most `concurrency` at a time, and journals all that happens.
+class Sending:
+    """One run of sending; `ask_all` once.
 
     Args:
-      settled: called with the last outcome of each prompt that is done with for this run.
+      todo: what is to be asked, in order.
+      settled: called with the last outcome of each prompt that is done with for this run, once its
+        reply is on the disk.
       chance: of the jitter.
-
-    Returns:
-      None when all were asked; else the outcome that stopped the sending.
     """
-    crowd = _Crowd(requests, client, journal, patience, settled, chance)
-    workers = [asyncio.create_task(crowd.work()) for _ in range(min(concurrency, len(requests)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return crowd.stopped_by
-
-
-class _Crowd:
-    """What the workers share: the queue, the common wait, and whether the shop is closed."""
 
     def __init__(
         self,
-        requests: Sequence[Request],
-        client: Client,
+        *,
+        todo: Iterator[Todo],
+        exchange: Exchange,
         journal: Journal,
+        budget: Budget,
+        pace: Pace,
         patience: Patience,
+        rules: Rules,
         settled: Callable[[Outcome], None],
         chance: random.Random,
     ) -> None:
-        self.stopped_by: Outcome | None = None
-        self._queue = deque(requests)
-        self._client, self._journal, self._patience = client, journal, patience
+        self._todo, self._exchange, self._journal = todo, exchange, journal
+        self._budget, self._pace, self._patience, self._rules = budget, pace, patience, rules
         self._settled, self._chance = settled, chance
-        self._closed = asyncio.Event()
-        self._open_at = 0.0
-        self._failures = 0
+        self._again: list[tuple[float, int, _Job]] = []  # a heap: when, and in which order
+        self._held: _Job | None = None
+        self._numbers = self._failures = self._in_flight = 0
+        self._seen_first = self._exhausted = False
+        self._announced = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.stopped: Stop | None = None
 
-    async def work(self) -> None:
-        """One worker: takes prompts until there are none, or the shop is closed."""
-        while self._queue and not self._closed.is_set():
-            await self._ask(self._queue.popleft())
+    async def ask_all(self) -> Stop | None:
+        """Asks all there is; answers why the sending stopped before the end, else None."""
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with Commits(self._journal) as self._commits:
+            try:
+                self._fill()
+                await self._over
+            finally:
+                if self._timer:
+                    self._timer.cancel()
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+        return self.stopped
 
-    async def _ask(self, request: Request) -> None:
-        attempt = 0
-        while await self._may_send():
-            attempt += 1
-            outcome = await self._send(request)
-            if outcome.kind in (Kind.FATAL, Kind.OUT_OF_MONEY):
-                self._close(outcome)
-                return
-            if outcome.kind in _FINAL or attempt == self._patience.attempts:
-                self._count(outcome)
-                self._settled(outcome)
-                return
-            await self._back_off(outcome, attempt)
+    def stop(self, stop: Stop) -> None:
+        """Nothing is sent any more; what is in flight is awaited."""
+        if self.stopped is None:
+            self.stopped = stop
+        self._fill()
 
-    async def _send(self, request: Request) -> Outcome:
-        number = self._journal.sent(request.key)
-        reply = await self._client.post(request.body)
-        outcome = wire.read(reply)
-        self._journal.received(number, reply, outcome)
-        return outcome
+    def _fill(self) -> None:
+        """Sends whatever may be sent now, and sets the clock for the next."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while self.stopped is None and self._in_flight < int(self._pace.limit):
+            now = time.monotonic()
+            job, due = self._next(now)
+            if job is None:
+                if due is not None:
+                    self._later(due - now)
+                break
+            if (wait := self._pace.wait()) > 0:
+                self._held = job
+                self._later(wait)
+                break
+            reserved = self._budget.bound(job.need)
+            if cap := self._budget.exceeded(reserved):
+                # An answer under way may cost less than is reserved for it: then there is room.
+                self._held = job
+                if not self._in_flight:
+                    self.stopped = Stop(cause=Cause.CAP, detail=cap)
+                break
+            self._start(job, reserved)
+        if self._in_flight == 0 and self._timer is None and not self._over.done():
+            self._over.set_result(None)
 
-    async def _may_send(self) -> bool:
-        """Waits out the common wait; False once the shop is closed."""
-        while not self._closed.is_set():
-            left = self._open_at - time.monotonic()
-            if left <= 0:
-                return True
-            await self._sleep(left)
-        return False
+    def _next(self, now: float) -> tuple[_Job | None, float | None]:
+        """A prompt that may go now; else None, and when there may be one."""
+        if self._held is not None:
+            job, self._held = self._held, None
+            return job, None
+        if self._again and self._again[0][0] <= now:
+            return heapq.heappop(self._again)[2], None
+        # Who waits to be asked again keeps a place, or a dead endpoint would be sent everything.
+        if not self._exhausted and self._in_flight + len(self._again) < int(self._pace.limit):
+            todo = next(self._todo, None)
+            if todo is not None:
+                turns = todo.body.count(b'"role"')
+                rules = self._rules
+                needed = need(len(todo.body), turns, rules.max_tokens, rules.prices)
+                return _Job(todo, needed), None
+            self._exhausted = True
+        return None, self._again[0][0] if self._again else None
 
-    async def _back_off(self, outcome: Outcome, attempt: int) -> None:
-        if (outcome.wait_sec or 0) > self._patience.longest_retry_after_sec:
-            self._close(outcome)
+    def _later(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(seconds, 0.001), self._fill)
+
+    def _start(self, job: _Job, reserved: Need) -> None:
+        self._budget.reserve(reserved)
+        self._in_flight += 1
+        number = self._journal.sent(job.todo, reserved)
+        intent = self._commits.durable()
+        intent.add_done_callback(lambda done: self._go(job, number, reserved, done))
+
+    def _go(self, job: _Job, number: int, reserved: Need, intent: asyncio.Future[None]) -> None:
+        """Sends, now that the intent is on the disk."""
+        if self._over.done():
             return
-        wait = self._patience.wait(outcome, attempt, self._chance)
-        if outcome.kind is not Kind.RATE_LIMITED:
-            await self._sleep(wait)
+        if error := intent.exception():
+            self._over.set_exception(error)
+            return
+        task = asyncio.create_task(self._send(job, number, reserved))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not self._over.done():
+            self._over.set_exception(error)
+
+    async def _send(self, job: _Job, number: int, reserved: Need) -> None:
+        job.sent_at = time.monotonic()
+        job.expected = self._pace.sent(len(job.todo.body))
+        reply = await self._exchange.post(self._rules.path, job.todo.body)
+        outcome = self._rules.judge(reply)
+        cost, tokens = settlement(outcome, reply, self._rules.prices)
+        self._journal.received(number, reply, outcome, cost, tokens)
+        durable = self._commits.durable()
+        self._budget.settle(reserved, cost, tokens)
+        self._in_flight -= 1
+        self._decide(job, outcome, reserved, cost, durable)
+        self._fill()
+
+    def _decide(
+        self,
+        job: _Job,
+        outcome: Outcome,
+        reserved: Need,
+        cost: int | None,
+        durable: asyncio.Future[None],
+    ) -> None:
+        if outcome.kind is Kind.OK:
+            self._accepted(job, outcome, reserved, cost)
+        elif outcome.kind in STOPPING:
+            self._stop(Stop(cause=Cause.REFUSED, outcome=outcome))
+            return
+        elif (outcome.wait_sec or 0) > self._patience.longest_retry_after_sec:
+            self._stop(Stop(cause=Cause.LONG_WAIT, outcome=outcome))
+            return
+        elif outcome.kind in SLOWED:
+            self._slow_down(job, outcome)
+            return
+        elif outcome.kind is Kind.TRANSIENT:
+            job.faults += 1
+            if job.faults < self._patience.attempts:
+                self._put_back(job, self._patience.wait(outcome, job.faults, self._chance))
+                return
+            self._failures += 1
+            if self._failures >= self._patience.failures_in_a_row:
+                self._stop(Stop(cause=Cause.DOWN, outcome=outcome))
+        if outcome.kind in FINAL:
+            self._failures = 0
+        durable.add_done_callback(lambda done: done.exception() or self._settled(outcome))
+
+    def _accepted(self, job: _Job, outcome: Outcome, reserved: Need, cost: int | None) -> None:
+        assert outcome.answer is not None
+        usage, prices = outcome.answer.usage, self._rules.prices
+        self._pace.answered(job.expected, usage.prompt_tokens, usage.billed_tokens)
+        if not self._seen_first:
+            self._seen_first = True
+            if wrong := self._rules.first(outcome):
+                self._stop(Stop(cause=Cause.FIRST, outcome=outcome, detail=wrong))
+        if cost is not None and prices:
+            priced = prices.of(usage.prompt_tokens, usage.billed_tokens, usage.cached_tokens)
+            expected = min(priced, reserved.ticks) if usage.told else reserved.ticks
+            if self._budget.drifted(cost, expected):
+                self._stop(Stop(cause=Cause.PRICE, outcome=outcome))
+
+    def _slow_down(self, job: _Job, outcome: Outcome) -> None:
+        wait = self._pace.slowed(outcome, job.sent_at)
+        if self._pace.decreases_in_a_row > self._patience.decreases_in_a_row:
+            self._stop(Stop(cause=Cause.SLOW, outcome=outcome))
             return
         until = time.monotonic() + wait
-        if wait > ANNOUNCED_SEC and until > self._open_at + 1:
+        if wait > ANNOUNCED_SEC and until > self._announced + 1:
+            self._announced = until
             say(f"the teacher limits the rate: waiting {duration(wait)}")
-        self._open_at = max(self._open_at, until)
+        self._put_back(job, 0.0)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleeps, but wakes when the shop closes."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._closed.wait()
-        except TimeoutError:
-            pass
+    def _put_back(self, job: _Job, wait: float) -> None:
+        self._numbers += 1
+        heapq.heappush(self._again, (time.monotonic() + wait, self._numbers, job))
 
-    def _count(self, outcome: Outcome) -> None:
-        if outcome.kind in _FINAL:
-            self._failures = 0
-            return
-        self._failures += 1
-        if self._failures >= self._patience.failures_in_a_row:
-            self._close(outcome)
-
-    def _close(self, outcome: Outcome) -> None:
-        if self.stopped_by is None:
-            self.stopped_by = outcome
-        self._closed.set()
+    def _stop(self, stop: Stop) -> None:
+        if self.stopped is None:
+            self.stopped = stop

@@ -10,15 +10,28 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from opengrok_jax.tools import convert, generate, inspect, plan, review, soft_targets
+from opengrok_jax.tools import (
+    convert,
+    export,
+    generate,
+    inspect,
+    mask_prompts,
+    plan,
+    review,
+    simulate_teacher,
+    soft_targets,
+)
 
 _MODULES = {
     "inspect": inspect,
     "generate": generate,
     "convert": convert,
     "soft-targets": soft_targets,
+    "mask-prompts": mask_prompts,
     "plan": plan,
+    "simulate-teacher": simulate_teacher,
     "review": review,
+    "export": export,
 }
 TOOLS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     verb: module.run for verb, module in _MODULES.items()

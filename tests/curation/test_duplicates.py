@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from opengrok_jax.curation import duplicates
 from opengrok_jax.curation.duplicates import jaccard, sketch
-from opengrok_jax.curation.shingles import shingles
+from opengrok_jax.curation.shingles import triples
 from opengrok_jax.errors import ConfigError
 
 TEXT = "people are glad about the free buses though some of them wonder who will pay"
@@ -53,8 +53,8 @@ def test_what_is_rejected_takes_nobody_with_it():
     a = list("abcdefghijkl")
     b, c = [*a[3:], "m", "n", "o"], [*a[6:], "m", "n", "o", "p", "q", "r"]
     answers = [("x", " ".join(row)) for row in (a, b, c)]
-    similarity = jaccard(shingles(answers[0][1]), shingles(answers[1][1]))
-    assert jaccard(shingles(answers[1][1]), shingles(answers[2][1])) == similarity
+    similarity = jaccard(triples(answers[0][1]), triples(answers[1][1]))
+    assert jaccard(triples(answers[1][1]), triples(answers[2][1])) == similarity
     assert set(near_duplicates(answers, similarity)) == {1}
 
 
@@ -71,7 +71,7 @@ def test_all_pairs_above_the_line_are_found():
         texts.append(" ".join(row))
     kept, expected = [], set()
     for index, text in enumerate(texts):
-        if any(jaccard(shingles(text), shingles(texts[k])) >= 0.5 for k in kept):
+        if any(jaccard(triples(text), triples(texts[k])) >= 0.5 for k in kept):
             expected.add(index)
         else:
             kept.append(index)
@@ -85,7 +85,7 @@ def plainly(texts, similarity):
     """The same by comparing every answer with every kept one."""
     kept, found = [], {}
     for index, text in enumerate(texts):
-        likeness = {k: jaccard(shingles(text), shingles(texts[k])) for k in kept}
+        likeness = {k: jaccard(triples(text), triples(texts[k])) for k in kept}
         best = max(likeness, key=likeness.__getitem__, default=None)
         if best is not None and likeness[best] >= similarity:
             found[index] = (best, likeness[best])

@@ -89,9 +89,13 @@ def test_the_draw_is_the_same_next_time_and_its_seed_is_fixed(run):
         review.serve(run=run, reviewer="ann", draw={"seed": 4}, ready=print)
     with pytest.raises(ConfigError, match=r"--audit is 1\.5"):
         review.serve(run=run, reviewer="ann", draw={"audit": 1.5}, ready=print)
-    (run / "review" / "draw.json").write_text('{"seed": 1}')
-    with pytest.raises(DataError, match=r"draw.json: expected audit, repeat, seed, uncertain"):
-        review.summary(run)
+    whole = (run / "review" / "draw.json").read_text()
+    for broken in ('{"seed": 1}', "[]", whole.replace("3", '"3"')):
+        (run / "review" / "draw.json").write_text(broken)
+        with pytest.raises(
+            DataError, match=r"draw.json: expected numbers, audit, repeat, seed, unc"
+        ):
+            review.summary(run)
 
 
 def test_another_reviewer_sees_what_is_left_and_what_everybody_sees(run):

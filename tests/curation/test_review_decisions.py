@@ -1,6 +1,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -110,6 +113,32 @@ def test_after_many_at_once_the_next_goes_to_the_same_file(tmp_path):
             "decisions.jsonl",
             "lock",
         ]
+
+
+def test_kill_9_leaves_all_of_many_or_none(tmp_path):
+    work = (
+        "import sys; from pathlib import Path\n"
+        "from opengrok_jax.curation import review_decisions\n"
+        "from tests.curation.review_rows import decision\n"
+        "rows = [decision(note='n' * 500) for _ in range(100)]\n"
+        "with review_decisions.opened(Path(sys.argv[1])) as log:\n"
+        "    while True:\n"
+        "        log.append_all(rows)\n"
+        "        print('.', flush=True)\n"
+    )
+    for wait in (0.01, 0.037, 0.11):
+        before = len(decisions.read(path_in(tmp_path)))
+        with subprocess.Popen(
+            [sys.executable, "-c", work, str(tmp_path)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(wait)
+            process.kill()
+            told = 1 + len(process.stdout.read().split())
+        found = len(decisions.read(path_in(tmp_path)))
+        assert found % 100 == 0
+        assert found - before in (100 * told, 100 * (told + 1))
 
 
 @pytest.mark.parametrize(

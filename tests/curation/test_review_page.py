@@ -1,7 +1,6 @@
 """The page in a real Chromium: keys, mouse and touch, hostile text, both themes, both widths."""
 
 import contextlib
-import json
 import re
 import shutil
 import socket
@@ -267,18 +266,13 @@ def test_hostile_text_lies_still(browser, tmp_path):
             verdict(
                 f"p{n}",
                 text,
-                reason="<b>harmful</b>",
+                reason=text[:300],
                 label=text[:200],
                 posts=(text[:200],),
                 messages=(Message(role="user", content=f"1. {text[:2000]}"),),
             )
             for n, text in enumerate(evil.values())
         ]
-        rows = [
-            verdict(**{f: getattr(r, f) for f in ("messages", "posts", "label")},
-                    prompt=r.prompt_id, text=r.response, reason=r.response[:300])
-            for r in rows
-        ]  # fmt: skip
         with served(tmp_path, rows, Draw(repeat=0.0)) as server, opened(browser, server) as page:
             texts = {}
             for _ in rows:
@@ -294,9 +288,8 @@ def test_hostile_text_lies_still(browser, tmp_path):
             page.locator("#end-title", has_text="All decided").wait_for()
             assert page.title() == "OpenGrok review"
             assert page.wrong == []
-            assert {url.split("?")[0] for url in page.asked} == {
-                f"{server.origin}/", f"{server.origin}/state", f"{server.origin}/decide", "data:,"
-            } - ({"data:,"} - set(page.asked))  # fmt: skip
+            asked = {url.split("?")[0] for url in page.asked} - {"data:,"}
+            assert asked == {server.origin + path for path in ("/", "/state", "/decide")}
             assert trap.caught == []
     marks = [mark for found in texts.values() for mark in found]
     for point in ("U+202E", "U+202C", "U+2066", "U+200B", "U+2060", "U+FEFF", "U+00AD", "U+0000",
@@ -398,4 +391,5 @@ def test_the_keys_that_the_help_lists_are_those_there_are():
     keys = dict(re.findall(r'([a-z]|"\?"): "(\w+)"', text.split("const KEYS = {")[1].split("}")[0]))
     listed = re.findall(r"<dt><kbd>(.)</kbd></dt>", text)
     assert [k.strip('"').upper() for k in keys] == listed
-    assert json.loads("7") == len(decisions.REASONS)  # the help says 1 to 7
+    assert "<kbd>1</kbd> to <kbd>7</kbd>" in text
+    assert len(decisions.REASONS) == 7

@@ -196,6 +196,21 @@ def test_bodies_have_a_type_a_length_and_an_end(server):
         assert ask(server, method, f"/?token={server.token}")[0] == 501
 
 
+def test_two_lengths_are_none(server):
+    lines = [
+        "POST /undo HTTP/1.1",
+        f"Host: {server.origin.removeprefix('http://')}",
+        f"Origin: {server.origin}",
+        f"{TOKEN}: {server.token}",
+        "Content-Type: application/json",
+        "Content-Length: 2",
+        "Content-Length: 200",
+    ]
+    with socket.create_connection(server.server_address, timeout=10) as raw:
+        raw.sendall("\r\n".join([*lines, "", "{}"]).encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 411 ")
+
+
 def test_a_full_disk_is_told_and_nothing_counts(server, tmp_path, monkeypatch):
     import errno
     import os

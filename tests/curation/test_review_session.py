@@ -6,7 +6,7 @@ import pytest
 from opengrok_jax.curation import review_decisions as decisions
 from opengrok_jax.curation import review_queue
 from opengrok_jax.curation.review_queue import Draw
-from opengrok_jax.curation.review_session import Session, Stale
+from opengrok_jax.curation.review_session import Session, Stale, _shown
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Finding, Message
 from tests.curation.review_rows import decision, verdict
@@ -215,8 +215,6 @@ def test_what_the_page_gets_of_a_row():
         posts=("one", "two", "", "nowhere"),
         label="joy",
     )
-    from opengrok_jax.curation.review_session import _shown
-
     assert _shown(row) == {
         "turns": [
             {"role": "system", "parts": [{"text": "Be brief.", "post": False}]},

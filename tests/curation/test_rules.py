@@ -10,7 +10,7 @@ def test_every_change_of_the_rules_changes_the_version():
         rules.version(Settings(min_words=4)),
         rules.version(Settings(languages=("en",))),
         rules.version(Settings(labels={"spam": ("spam", "ham")})),
-        rules.version(Settings(evaluation=frozenset(("a b c",)))),
+        rules.version(Settings(evaluation=frozenset((("a", "b", "c"),)))),
         rules.version(Settings(), duplicate_similarity=0.4),
     ]
     assert len({plain, *others}) == 6
@@ -19,7 +19,7 @@ def test_every_change_of_the_rules_changes_the_version():
 
 
 def test_the_order_of_an_evaluation_set_does_not_matter():
-    words = [f"w{n}" for n in range(200)]
+    words = [("a", f"w{n}") for n in range(200)]
     a, b = frozenset(words), frozenset(reversed(words))
     assert rules.version(Settings(evaluation=a)) == rules.version(Settings(evaluation=b))
 

@@ -1,15 +1,15 @@
 import pytest
 
-from opengrok_jax.curation.shingles import shingles, words
+from opengrok_jax.curation.shingles import number, triples, words
 
 
 def test_the_drawing():
-    # words      a  b  c  a  b  c
-    # shingles  [a  b  c]
-    #              [b  c  a]
-    #                 [c  a  b]
-    #                    (a  b  c)  again
-    assert shingles("a b c a b c") == {"a b c", "b c a", "c a b"}
+    # words     a  b  c  a  b  c
+    # triples  (a  b  c)
+    #             (b  c  a)
+    #                (c  a  b)
+    #                   (a  b  c)  again
+    assert triples("a b c a b c") == {tuple("abc"), tuple("bca"), tuple("cab")}
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,9 @@ def test_words(text, expected):
 
 
 def test_too_few_words_have_no_shingle():
-    assert shingles("a b") == frozenset()
-    assert shingles("a b", size=2) == {"a b"}
+    assert triples("a b") == frozenset()
+
+
+def test_a_words_number_stays():
+    assert number("bus") == 0x326CC663A57BA65C
+    assert number("bus") != number("buses")

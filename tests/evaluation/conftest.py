@@ -69,7 +69,7 @@ def names(tmp_path: Path) -> Task:
     return Task(
         name="names",
         instruction="Who? {post}",
-        labels=(),
+        kind="entities",
         types=("person", "location"),
         metric="entity_f1",
         file=write_rows(tmp_path / "names.jsonl", rows),

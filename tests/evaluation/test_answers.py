@@ -1,6 +1,16 @@
-import pytest
+import doctest
 
-from opengrok_jax.evaluation.answers import parse_entities, parse_label
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opengrok_jax.evaluation import answers
+from opengrok_jax.evaluation.answers import (
+    parse_entities,
+    parse_label,
+    parse_labels,
+    parse_topic,
+)
 
 LABELS = ("negative", "neutral", "positive")
 TYPES = ("person", "location", "work")
@@ -99,3 +109,73 @@ def test_unparsable_entities(answer: str) -> None:
 def test_an_unreadable_line_is_one_wrong_entity() -> None:
     answer = "Here they are\nperson: Ada\nnone"
     assert parse_entities(answer, TYPES) == (("", "Here they are"), ("person", "Ada"), ("", "none"))
+
+
+TOPICS = ("sports", "film, tv and video", "arts and culture", "arts")
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"),
+    [
+        ("sports", ("sports",)),
+        ("Sports.", ("sports",)),
+        ("sports; arts", ("sports", "arts")),
+        ("arts and sports", ("sports", "arts")),
+        ("arts, sports, and film, TV and video", ("sports", "film, tv and video", "arts")),
+        ("arts and culture and sports", ("sports", "arts and culture")),
+        ("- sports\n- arts and culture\n", ("sports", "arts and culture")),
+        ("sports\narts", ("sports", "arts")),
+        ("**sports**, 'arts'", ("sports", "arts")),
+        ("sports; sports", ("sports",)),
+        ("None.", ()),
+    ],
+)
+def test_lists_of_labels(answer: str, labels: tuple[str, ...]) -> None:
+    assert parse_labels(answer, TOPICS) == labels
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        ";",
+        "sport",
+        "sports arts",
+        "sports; football",
+        "sports because they play",
+        "sports, because they play",
+        "sports;",
+        "sportsmanship",
+        "none; sports",
+        "Topics: sports",
+        "sports / arts",
+    ],
+)
+def test_other_lists_are_unreadable(answer: str) -> None:
+    assert parse_labels(answer, TOPICS) is None
+
+
+def test_a_topic_is_one_short_line() -> None:
+    assert parse_topic(' "Royal   Wedding". ') == "royal wedding"
+    for answer in ("", " . ", "a\nb", "one two three four five six"):
+        assert parse_topic(answer) is None
+
+
+def test_labels_that_end_in_no_letter() -> None:
+    emoji = ("❤", "😂", "🇺🇸")
+    assert parse_label("❤", emoji) == "❤"
+    assert parse_label("😂, because it is funny", emoji) == "😂"
+    assert parse_label("😂, 🇺🇸", emoji) is None
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(answers).failed == 0
+
+
+@given(st.text(alphabet="sportarse,;\n -*.", max_size=30))
+def test_no_answer_breaks_a_parser(answer: str) -> None:
+    labels = parse_labels(answer, TOPICS)
+    assert labels is None or set(labels) <= set(TOPICS)
+    assert parse_label(answer, TOPICS) in (None, *TOPICS)
+    parse_entities(answer, TYPES)
+    parse_topic(answer)

@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -6,21 +7,25 @@ import pytest
 from flax import nnx
 
 from opengrok_jax import records, storage
+from opengrok_jax import tokenizer as tokenizers
 from opengrok_jax.errors import CheckpointError, ConfigError, DataError
 from opengrok_jax.evaluation.evaluate import run
+from opengrok_jax.evaluation.predict import Student
 from opengrok_jax.evaluation.tasks import Task
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import save_student
 from opengrok_jax.records import Cell, Example, Message, Score
 
 
-def example(post: str, response: str, split: records.Split = "train") -> Example:
+def example(
+    post: str, response: str, split: records.Split = "train", intent: str = "mood"
+) -> Example:
     return Example(
         id=post,
         messages=(Message(role="user", content=f"How is it? {post}"),),
         response=response,
         split=split,
-        cell=Cell(intent="mood"),
+        cell=Cell(intent=intent),
         posts=(post,),
         source="labelled",
         model_served="",
@@ -45,6 +50,7 @@ def arguments(tmp_path: Path, student_folder: Path, mood: Task, names: Task) -> 
             example("worst bus", "bad, it was late"),
             example("worst phone I have owned", "Bad."),  # a test post too
             example("meh", "so so", split="valid"),  # steers, but is never trained on
+            example("Ada said so", "person: Ada", intent="names"),
         ],
     )
     own = {
@@ -78,13 +84,8 @@ def scores_of(out: Path) -> dict[tuple[str, str], Score]:
     return {(s.task, s.predictor): s for s in scores}
 
 
-def written(out: Path) -> dict[str, int]:
-    """When each file of predictions was written."""
-    return {p.name: p.stat().st_mtime_ns for p in (out / "predictions").glob("*.jsonl")}
-
-
 def test_run(arguments: dict[str, Any], mood: Task) -> None:
-    assert run(**arguments) == {"scores": 6, "tasks": 2}
+    assert run(**arguments) == {"scores": 7, "tasks": 2}
     out: Path = arguments["out"]
     scores = scores_of(out)
     assert list(scores) == [
@@ -94,6 +95,7 @@ def test_run(arguments: dict[str, Any], mood: Task) -> None:
         ("mood", "tf-idf + logistic regression"),
         ("names", "student (generation)"),
         ("names", "always none"),
+        ("names", "names of the training answers"),
     ]
     # Gold: good bad "so so" bad "so so"; the trained majority is "bad": F1 of bad 2*2/(2+5), else 0.
     majority = scores["mood", "majority"]
@@ -113,58 +115,161 @@ def test_run(arguments: dict[str, Any], mood: Task) -> None:
     assert all(row["predicted"] == max(row["scores"], key=row["scores"].get) for row in rows)
     rows = [*storage.read_jsonl(out / "predictions" / "mood.student-generation.jsonl")]
     assert all(row["predicted"] is None and row["answer"] for row in rows)
-    assert set(written(out)) == {
+    assert {p.name for p in (out / "predictions").iterdir()} == {
         "mood.student-likelihood.jsonl",
         "mood.student-generation.jsonl",
         "mood.majority.jsonl",
         "mood.tf-idf-logistic-regression.jsonl",
         "names.student-generation.jsonl",
         "names.always-none.jsonl",
+        "names.names-of-the-training-answers.jsonl",
     }
 
-    notes = storage.read_json(out / "scores.json")["notes"]
+    whole = storage.read_json(out / "scores.json")
+    notes = whole["notes"]
     assert len(notes) == 2
-    assert notes[0].startswith("mood: 1 of 5 test posts stand word for word")
+    assert notes[0].startswith("mood: 1 of 5 test posts stand among the training posts too, 1 word")
     assert "(d)" in notes[0]
-    assert notes[1].startswith("names: no fixed labels")
+    # Without it: good bad "so so" "so so", of which always "bad" has F1 2/5 in one of three.
+    assert "majority 0.133" in notes[0]
+    left = {r["predictor"]: (r["value"], r["rows"]) for r in whole["without_leaks"]}
+    assert left["majority"] == (pytest.approx(2 / 5 / 3), 4)
+    assert notes[1].startswith("names: no choice of one label")
+
+    compared = [(c["task"], c["a"], c["b"]) for c in whole["comparisons"]]
+    assert len(compared) == 2 * 2 + 2
+    assert compared[0] == ("mood", "student (likelihood)", "majority")
+    assert all(c["p"] <= c["p_corrected"] <= 1 for c in whole["comparisons"])
+    assert all(
+        "noise" in c["verdict"] or "correction" in c["verdict"] for c in whole["comparisons"]
+    )
+    assert whole["comparisons"][0]["mcnemar"] is not None
+    assert whole["comparisons"][-1]["mcnemar"] is None
+    assert whole["padding"]["student"]["share"] <= 0.1
 
 
-def test_the_same_command_again_keeps_what_is_done(
-    arguments: dict[str, Any], student: Phi3, tmp_path: Path
+def test_the_same_command_again_asks_only_what_is_missing(
+    arguments: dict[str, Any], student: Phi3, tmp_path: Path, monkeypatch
 ) -> None:
-    run(**arguments)
+    asked: list[int] = []
+
+    def counting(of: Any) -> Any:
+        def wrapped(self: Any, prompts: Any, *more: Any) -> None:
+            asked.append(len(prompts))
+            of(self, prompts, *more)
+
+        return wrapped
+
+    for name in ("log_probs", "answers"):  # ours all the same, and counted
+        monkeypatch.setattr(Student, name, counting(getattr(Student, name)))
     out: Path = arguments["out"]
-    first, scores = written(out), (out / "scores.json").read_bytes()
-    student_files = {name for name in first if "student" in name}
-
-    def remade() -> set[str]:
-        return {name for name in student_files if written(out)[name] != first[name]}
-
-    # Killed before the end: one file is missing, one was cut; the third is kept.
-    (out / "scores.json").unlink()
-    (out / "predictions" / "mood.student-generation.jsonl").unlink()
-    cut = out / "predictions" / "names.student-generation.jsonl"
-    cut.write_bytes(cut.read_bytes()[:-9])
+    run(**{**arguments, "limit": 3})
+    assert asked == [3, 3, 2]
+    run(**arguments)  # more posts: those that were asked before are not asked again
+    assert asked[3:] == [2, 2]
+    scores = (out / "scores.json").read_bytes()
+    asked.clear()
     run(**arguments)
-    assert remade() == {"mood.student-generation.jsonl", "names.student-generation.jsonl"}
-    assert (out / "scores.json").read_bytes() == scores
+    assert asked == []
+    assert json.loads(scores)["scores"] == storage.read_json(out / "scores.json")["scores"]
 
+    # Killed in the middle of a line; the line before stands.
+    path = out / "answers" / "student.likelihood.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    run(**arguments)
+    assert asked == [2]
+    # Both ways of choosing a label are made of the same likelihoods.
+    run(**{**arguments, "predictors": ("likelihood", "likelihood-per-token")})
     # Answers depend on their length, labels' likelihoods do not.
-    first = written(out)
     run(**{**arguments, "max_new_tokens": 5})
-    assert remade() == {"mood.student-generation.jsonl", "names.student-generation.jsonl"}
-
+    assert asked == [2, 5, 2]
     # Another student: nothing of the old one's answers is kept.
-    first = written(out)
     another = Phi3(student.config, rngs=nnx.Rngs(8))
     save_student(tmp_path / "another", another, another.config)
-    run(**{**arguments, "max_new_tokens": 5, "student": tmp_path / "another"})
-    assert remade() == student_files
+    run(**{**arguments, "student": tmp_path / "another"})
+    assert asked[3:] == [5, 5, 2]
+
+
+def test_per_token_divides_by_the_tokens(arguments: dict[str, Any], mood: Task) -> None:
+    arguments["tasks"].pop("names")
+    run(**{**arguments, "predictors": ("likelihood", "likelihood-per-token")})
+    tables = [
+        [row["scores"] for row in storage.read_jsonl(arguments["out"] / "predictions" / name)]
+        for name in ("mood.student-likelihood.jsonl", "mood.student-likelihood-per-token.jsonl")
+    ]
+    tokens = {
+        label: len(tokenizers.load().encode_chat((), label).tokens)
+        - len(tokenizers.load().encode_chat(()).tokens)
+        for label in mood.labels
+    }
+    for summed, divided in zip(*tables, strict=True):
+        assert divided == pytest.approx({x: summed[x] / tokens[x] for x in mood.labels})
+
+
+def test_other_systems_are_asked_the_same(
+    arguments: dict[str, Any], student_folder: Path, student: Phi3, tmp_path: Path
+) -> None:
+    arguments["tasks"].pop("names")
+    another = Phi3(student.config, rngs=nnx.Rngs(9))
+    save_student(tmp_path / "another", another, another.config)
+    folders = [str(student_folder), str(tmp_path / "another")]
+    systems = {"both": {"kind": "student", "folders": folders}}
+    run(**{**arguments, "predictors": ("likelihood",), "systems": systems})
+    scores = scores_of(arguments["out"])
+    one, both = (
+        scores["mood", "student (likelihood)"],
+        scores["mood", "both (likelihood), mean of 2 seeds"],
+    )
+    names = sorted(p.name for p in (arguments["out"] / "predictions").glob("mood.both*"))
+    assert names == [f"mood.both-likelihood-mean-of-2-seeds-{n}.jsonl" for n in (1, 2)]
+    first, own = (
+        [row["predicted"] for row in storage.read_jsonl(arguments["out"] / "predictions" / name)]
+        for name in (names[0], "mood.student-likelihood.jsonl")
+    )
+    assert first == own
+    assert both.rows == one.rows == 5
+    assert 0 <= both.low <= both.value <= both.high <= 1
+    whole = storage.read_json(arguments["out"] / "scores.json")
+    assert ("student (likelihood)", "both (likelihood), mean of 2 seeds") in {
+        (c["a"], c["b"]) for c in whole["comparisons"]
+    }
+    assert set(whole["padding"]) == {"student", "both, seed 1", "both, seed 2"}
+
+
+def test_groups_and_the_files_for_tweeteval(arguments: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "tweeteval" / "stance.test.jsonl.gz"
+    file.parent.mkdir()
+    rows = [
+        {"text": f"post {n}", "label": label, "target": target}
+        for n, (label, target) in enumerate(
+            [
+                ("favor", "climate"),
+                ("against", "climate"),
+                ("none", "hillary"),
+                ("favor", "hillary"),
+            ]
+        )
+    ]
+    file.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode()))
+    settings = {
+        "tasks": {"tweeteval-stance": {}},
+        "data": str(tmp_path),
+        "predictors": ("likelihood",),
+    }
+    run(**{**arguments, **settings})
+    whole = storage.read_json(arguments["out"] / "scores.json")
+    groups = {(g["group"], g["predictor"]): (g["value"], g["rows"]) for g in whole["groups"]}
+    assert {group for group, _ in groups} == {"climate", "hillary"}
+    assert groups["climate", "majority"][1] == 2
+    folder = arguments["out"] / "predictions" / "tweeteval" / "majority" / "stance"
+    assert (folder / "climate.txt").read_text() == "0\n0\n"  # none: nothing was trained
+    assert len((folder / "hillary.txt").read_text().split()) == 2
 
 
 def test_one_predictor_and_a_limit(arguments: dict[str, Any]) -> None:
     chosen = {**arguments, "predictors": ("likelihood",), "limit": 2}
-    assert run(**chosen) == {"scores": 4, "tasks": 2}
+    assert run(**chosen) == {"scores": 5, "tasks": 2}
     scores = scores_of(arguments["out"])
     assert ("names", "student (generation)") not in scores
     assert {s.rows for s in scores.values()} == {2}
@@ -186,16 +291,17 @@ def test_floors_without_training_rows_say_so(arguments: dict[str, Any]) -> None:
     ("change", "error", "said"),
     [
         ({"tasks": {}}, ConfigError, "tasks is empty"),
-        ({"tasks": {"gossip": {}}}, ConfigError, "not bundled"),
-        ({"predictors": ()}, ConfigError, "likelihood, generation"),
-        ({"predictors": ("oracle",)}, ConfigError, "likelihood, generation"),
+        ({"tasks": {"gossip": {}}}, ConfigError, "is none of sentiment, emotion"),
+        ({"predictors": ()}, ConfigError, "likelihood, likelihood-per-token, generation"),
+        ({"predictors": ("oracle",)}, ConfigError, "likelihood-per-token, generation"),
         ({"predictors": ("likelihood", "likelihood")}, ConfigError, "each once"),
         ({"limit": -1}, ConfigError, "limit=-1"),
         ({"seed": -1}, ConfigError, "seed=-1"),
         ({"bootstrap": 0}, ConfigError, "bootstrap=0"),
         ({"batch_size": 0}, ConfigError, "batch_size=0"),
         ({"max_new_tokens": 0}, ConfigError, "max_new_tokens=0"),
-        ({"max_new_tokens": 150}, ConfigError, "task 'mood': the prompt with post"),
+        ({"systems": {"x": {"kind": "oracle"}}}, ConfigError, "expected one of student"),
+        ({"max_new_tokens": 150}, ConfigError, "task 'mood': the prompt 'How is it"),
         ({"student": Path("nowhere")}, CheckpointError, "not a student"),
         ({"examples_file": Path("nowhere.jsonl")}, DataError, "no such file"),
         ({"tokenizer": "nowhere"}, DataError, "no such tokenizer file"),
@@ -213,4 +319,4 @@ def test_scores_json_is_plain(arguments: dict[str, Any]) -> None:
     run(**{**arguments, "predictors": ("likelihood",)})
     text = (arguments["out"] / "scores.json").read_text()
     assert "NaN" not in text
-    assert set(json.loads(text)) == {"scores", "notes"}
+    assert {"scores", "notes", "comparisons"} <= set(json.loads(text))

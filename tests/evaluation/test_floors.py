@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,8 +51,9 @@ def test_training_rows_are_those_the_student_saw(mood: Task) -> None:
     )
 
 
-def test_a_task_of_entities_has_no_training_rows(names: Task) -> None:
-    assert floors.training_rows(names, [example("x", "none", intent="names")]) == ()
+def test_training_rows_of_entities(names: Task) -> None:
+    rows = floors.training_rows(names, [example("x", "none", intent="names")])
+    assert rows == (("x", ()),)
 
 
 def test_majority(mood: Task) -> None:
@@ -100,5 +103,67 @@ def test_tfidf_regression_says_why_it_is_left_out(mood: Task, rows: list, said: 
     assert said in note
 
 
-def test_always_none() -> None:
-    assert [p.predicted for p in floors.always_none(items("Ada", "Rome"))] == [(), ()]
+def task_of(kind: str, **more) -> Task:
+    return Task(name="t", instruction="{post}", kind=kind, **more)  # type: ignore[arg-type]
+
+
+def made(task: Task, examples: list[Example], items: list[Item]) -> dict[str, tuple]:
+    return {name: (found, note) for name, found, note in floors.floors(task, examples, items, 0)}
+
+
+def test_floors_of_several_labels() -> None:
+    task = task_of("labels", labels=("cat", "dog", "fish"), metric="micro_f1")
+    rows = [("purr purr", "cat"), ("purr bark", "dog; cat"), ("bark bark", "dog")] * 4
+    examples = [example(f"{post} {n}", answer, intent="t") for n, (post, answer) in enumerate(rows)]
+    found = made(
+        task, [*examples, example("x", "no idea", intent="t")], items("purr", "bark bark", "x")
+    )
+    assert [p.predicted for p in found["majority"][0]] == [("cat",)] * 3
+    tfidf = [p.predicted for p in found["tf-idf + logistic regression"][0]]
+    assert tfidf[:2] == [("cat",), ("dog",)]
+    assert all(p for p in tfidf)  # never nothing: every post has a topic
+    nothing = made(task, [], items("x"))
+    assert nothing["majority"][0][0].predicted == ("cat",)
+    assert nothing["tf-idf + logistic regression"][0] == []
+
+
+def test_floors_of_entities_and_tags(names: Task) -> None:
+    examples = [
+        example("Ada in Rome", "person: Ada\nlocation: Rome", intent="names"),
+        example("Rome", "location: Rome", intent="names"),
+        example("Rome", "person: Rome", intent="names"),
+    ]
+    found = made(names, examples, items("Ada and Adam", "Rome"))
+    assert [p.predicted for p in found["always none"][0]] == [(), ()]
+    assert [p.predicted for p in found["names of the training answers"][0]] == [
+        (("person", "Ada"),),
+        (("location", "Rome"),),
+    ]
+    task = task_of("tags", types=("person", "location"), metric="span_f1")
+    row = Item(id="1", text="Ada , Rome", gold=("O",) * 3, tokens=("Ada", ",", "Rome"))
+    of_tags = [replace(e, cell=Cell(intent="t")) for e in examples]
+    found = made(task, of_tags, [row])
+    assert found["always none"][0][0].predicted == ("O", "O", "O")
+    known = found["names of the training answers"][0][0]
+    assert known.predicted == ("B-person", "O", "B-location")
+    assert (
+        "no training answer lists a name"
+        in made(task, [], [row])["names of the training answers"][1]
+    )
+
+
+def test_floors_of_summaries_and_clusters() -> None:
+    found = made(task_of("summary", metric="rouge1"), [], items("a\nb\nc", ""))
+    assert [p.predicted for p in found["first two lines"][0]] == ["a\nb", None]
+    task = task_of("clusters", metric="nmi")
+    posts = [
+        Item(id=str(n), text=text, gold=gold)
+        for n, (text, gold) in enumerate(
+            [("red cat", "1"), ("big red cat", "1"), ("tax law", "2"), ("new tax law", "2")]
+        )
+    ]
+    found = made(task, [], posts)
+    assert {p.predicted for p in found["one cluster"][0]} == {"all"}
+    a, b, c, d = (p.predicted for p in found["tf-idf + k-means"][0])
+    assert a == b != c == d
+    assert "two gold clusters" in made(task, [], posts[:2])["tf-idf + k-means"][1]

@@ -9,55 +9,71 @@ from sklearn import metrics as sklearn_metrics
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation.answers import Prediction
-from opengrok_jax.evaluation.metrics import bootstrap, entity_counts, label_counts, score, value
-from opengrok_jax.evaluation.tasks import Task
-
-AB = ("a", "b")
-GOLD, PREDICTED = ["a", "a", "b", "b"], ["a", "b", "b", None]
+from opengrok_jax.evaluation.metrics import scorer, unparsable, value
+from opengrok_jax.evaluation.tasks import METRICS, Kind, Task, known
 
 
-def metric_of(name: str, gold: list, predicted: list, labels: tuple[str, ...]) -> float:
-    return float(value(label_counts(gold, predicted, labels).sum(axis=0), name, labels))
+def task_of(kind: Kind, labels: tuple[str, ...] = ()) -> Task:
+    types = ("per", "loc") if kind in ("entities", "tags") else ()
+    metric = METRICS[kind][0]
+    return Task(
+        name="t", instruction="{post}", kind=kind, labels=labels, types=types, metric=metric
+    )
+
+
+def predictions(pairs: Any, texts: Any = None) -> list[Prediction]:
+    texts = texts or ["x"] * len(pairs)
+    return [
+        Prediction(id=str(i), text=t, gold=g, predicted=p)
+        for i, ((g, p), t) in enumerate(zip(pairs, texts, strict=True))
+    ]
+
+
+def metric_of(task: Task, metric: str, pairs: Any, texts: Any = None) -> float:
+    return value(scorer(task, metric, predictions(pairs, texts)), len(pairs))
+
+
+# ---- one label ----------------------------------------------------------------------------------
+
+AB = task_of("label", ("a", "b"))
+ABC = task_of("label", ("a", "b", "c"))
+DRAWN = [("a", "a"), ("a", "b"), ("b", "b"), ("b", None)]
 
 
 def test_the_drawing_in_the_docstring() -> None:
-    counts = label_counts(GOLD, ["a", "b", "b", None], AB).sum(axis=0)
-    # rows: a, b; columns: right, gold, predicted
-    assert counts.tolist() == [[1, 2, 1], [1, 2, 2]]
+    """
+    gold       a a b b          label        a  b
+    predicted  a b b -          right        1  1
+                                gold         2  2
+                                predicted    2  2       "-" could not be read: a wrong label
+    """
+    assert metric_of(AB, "accuracy", DRAWN) == 2 / 4
+    assert metric_of(AB, "macro_recall", DRAWN) == 0.5
+    assert metric_of(AB, "f1:a", DRAWN) == 2 * 1 / (2 + 2)
+    assert metric_of(AB, "f1:b", DRAWN) == 2 * 1 / (2 + 2)
+    assert metric_of(AB, "macro_f1", DRAWN) == 0.5
+    assert unparsable(predictions(DRAWN)) == 0.25
 
 
 def test_hand_computed_labels() -> None:
-    assert metric_of("accuracy", GOLD, PREDICTED, AB) == 2 / 4
-    # recall a = 1/2, b = 1/2
-    assert metric_of("macro_recall", GOLD, PREDICTED, AB) == 0.5
-    # F1 a = 2*1/(2+1) = 2/3, b = 2*1/(2+2) = 1/2
-    assert metric_of("macro_f1", GOLD, PREDICTED, AB) == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert metric_of("f1:a", GOLD, PREDICTED, AB) == pytest.approx(2 / 3)
-    assert metric_of("f1:b", GOLD, PREDICTED, AB) == pytest.approx(1 / 2)
+    pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b"), ("c", "a")]
+    # a: right 1, gold 2, predicted 2; b: right 2, gold 2, predicted 3; c: 0, 1, 0
+    assert metric_of(ABC, "f1:a", pairs) == pytest.approx(1 / 2)
+    assert metric_of(ABC, "f1:b", pairs) == pytest.approx(4 / 5)
+    assert metric_of(ABC, "f1:c", pairs) == 0
+    assert metric_of(ABC, "macro_f1", pairs) == pytest.approx((1 / 2 + 4 / 5 + 0) / 3)
+    assert metric_of(ABC, "mean_f1:a,b", pairs) == pytest.approx((1 / 2 + 4 / 5) / 2)
+    assert metric_of(ABC, "macro_recall", pairs) == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert metric_of(ABC, "accuracy", pairs) == 3 / 5
 
 
 def test_a_label_that_occurs_nowhere_is_left_out_of_the_mean() -> None:
-    assert metric_of("macro_f1", ["a"], ["a"], AB) == 1.0
-    assert metric_of("macro_recall", ["a"], ["b"], AB) == 0.0
-    assert metric_of("f1:b", ["a"], ["a"], AB) == 0.0  # 0/0
+    assert metric_of(AB, "macro_f1", [("a", "a")]) == 1.0
+    assert metric_of(AB, "macro_recall", [("a", "b")]) == 0.0
+    assert metric_of(AB, "f1:b", [("a", "a")]) == 0.0  # 0/0
     # answered though it is nowhere in gold: F1 of b is 0 and counts, recall of b does not exist
-    assert metric_of("macro_f1", ["a", "a"], ["a", "b"], AB) == pytest.approx((2 / 3 + 0) / 2)
-    assert metric_of("macro_recall", ["a", "a"], ["a", "b"], AB) == 0.5
-
-
-def test_hand_computed_entities() -> None:
-    gold = [(("person", "Ada"), ("location", "Rome")), (), (("work", "It"),)]
-    predicted = [(("person", "Ada"), ("person", "Rome")), (("work", "X"),), ()]
-    counts = entity_counts(gold, predicted)
-    assert counts[:, 0].tolist() == [[1, 2, 2], [0, 0, 1], [0, 1, 0]]
-    assert value(counts.sum(axis=0), "entity_f1", ()) == pytest.approx(2 * 1 / (3 + 3))
-    nothing = entity_counts([()], [()])
-    assert value(nothing.sum(axis=0), "entity_f1", ()) == 0.0
-
-
-def test_unknown_metric() -> None:
-    with pytest.raises(ConfigError, match="'f1:c' is unknown"):
-        metric_of("f1:c", GOLD, PREDICTED, AB)
+    assert metric_of(AB, "macro_f1", [("a", "a"), ("a", "b")]) == pytest.approx((2 / 3 + 0) / 2)
+    assert metric_of(AB, "macro_recall", [("a", "a"), ("a", "b")]) == 0.5
 
 
 rows = st.lists(
@@ -65,83 +81,197 @@ rows = st.lists(
     min_size=1,
     max_size=40,
 )
+AFTER = {"a": "b", "b": "c", "c": "a"}
 
 
-@given(rows)
-def test_values_are_those_of_scikit_learn(pairs: list) -> None:
-    labels = ("a", "b", "c")
-    gold, predicted = [g for g, _ in pairs], [p for _, p in pairs]
-    theirs = [p or "-" for p in predicted]
-    known: Any = {"labels": list(labels), "zero_division": np.nan}
+@given(rows, st.data())
+def test_values_are_those_of_scikit_learn_under_any_weights(
+    pairs: list, data: st.DataObject
+) -> None:
+    weights = data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs)))
+    if not any(weights):
+        weights[0] = 1
+    gold = [g for g, _ in pairs]
+    theirs = [p or AFTER[g] for g, p in pairs]
+    known: Any = {"labels": ["a", "b", "c"], "zero_division": np.nan, "sample_weight": weights}
 
-    def near(name: str, expected: float) -> None:
+    def near(name: str, expected: Any) -> None:
         expected = 0.0 if math.isnan(expected) else expected
-        assert metric_of(name, gold, predicted, labels) == pytest.approx(expected)
+        got = scorer(ABC, name, predictions(pairs))(np.array([weights], float))[0]
+        assert got == pytest.approx(float(expected))
 
-    near("accuracy", sklearn_metrics.accuracy_score(gold, theirs))
+    near("accuracy", sklearn_metrics.accuracy_score(gold, theirs, sample_weight=weights))
     near("macro_f1", sklearn_metrics.f1_score(gold, theirs, average="macro", **known))
     near("macro_recall", sklearn_metrics.recall_score(gold, theirs, average="macro", **known))
-    each: Any = {**known, "average": None}
-    per_label = np.asarray(sklearn_metrics.f1_score(gold, theirs, **each))
-    for label, expected in zip(labels, per_label, strict=True):
+    each = np.asarray(sklearn_metrics.f1_score(gold, theirs, **{**known, "average": None}))
+    for label, expected in zip("abc", each, strict=True):
         near(f"f1:{label}", expected)
+    near("mean_f1:a,c", np.nan_to_num(each)[[0, 2]].mean())
+
+
+# ---- several labels -----------------------------------------------------------------------------
+
+MULTI = task_of("labels", ("a", "b", "c"))
+
+
+def test_hand_computed_sets_of_labels() -> None:
+    pairs = [(("a", "b"), ("a",)), (("b",), ("b",)), (("c",), None), (("a",), ("a", "b"))]
+    # a: right 2 gold 2 predicted 2; b: right 1 gold 2 predicted 2; c: right 0 gold 1 predicted 0
+    assert metric_of(MULTI, "micro_f1", pairs) == pytest.approx(2 * 3 / (5 + 4))
+    assert metric_of(MULTI, "macro_f1", pairs) == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert metric_of(MULTI, "f1:b", pairs) == pytest.approx(1 / 2)
+    assert metric_of(MULTI, "exact_match", pairs) == 1 / 4
+    # A label that nobody has counts 0 here, as in scikit-learn's indicator matrices.
+    assert metric_of(MULTI, "macro_f1", [(("a",), ("a",))]) == pytest.approx(1 / 3)
+
+
+sets = st.sets(st.sampled_from("abc")).map(lambda s: tuple(sorted(s)))
+
+
+@given(st.lists(st.tuples(sets.filter(bool), sets), min_size=1, max_size=20))
+def test_sets_of_labels_are_those_of_scikit_learn(pairs: list) -> None:
+    gold, given_ = (
+        np.array([[x in s for x in "abc"] for s in side]) for side in zip(*pairs, strict=True)
+    )
+    options: Any = {"zero_division": 0.0}
+    for average in ("micro", "macro"):
+        expected = sklearn_metrics.f1_score(gold, given_, average=average, **options)
+        assert metric_of(MULTI, f"{average}_f1", pairs) == pytest.approx(expected)
+    expected = sklearn_metrics.accuracy_score(gold, given_)
+    assert metric_of(MULTI, "exact_match", pairs) == pytest.approx(expected)
+
+
+# ---- entities -----------------------------------------------------------------------------------
+
+
+def test_hand_computed_pairs() -> None:
+    task = task_of("entities")
+    pairs = [
+        ((("per", "Ada"), ("loc", "Rome")), (("per", "Ada"), ("per", "Rome"))),
+        ((), (("loc", "X"),)),
+        ((("loc", "It"),), ()),
+    ]
+    assert metric_of(task, "entity_f1", pairs) == pytest.approx(2 * 1 / (3 + 3))
+    assert metric_of(task, "entity_f1", [((), ())]) == 0.0
+    assert metric_of(task, "entity_f1", [*pairs, ((), None)]) == pytest.approx(2 * 1 / (3 + 4))
+
+
+TAGS = task_of("tags")
+
+
+def test_hand_computed_spans() -> None:
+    texts = ["Ada in Rome", "Ada in Rome", "Rome"]
+    pairs = [
+        (("B-per", "O", "B-loc"), ("B-per", "O", "B-per")),  # one right, one of the wrong type
+        (("B-per", "O", "B-loc"), ("O", "O", "I-loc")),  # an I that begins: right
+        (("O",), ("B-loc",)),
+    ]
+    assert metric_of(TAGS, "span_f1", pairs, texts) == pytest.approx(2 * 2 / (4 + 4))
+    assert metric_of(TAGS, "span_f1_untyped", pairs, texts) == pytest.approx(2 * 3 / (4 + 4))
+    # per: right 1 of 2 and 2; loc: right 1 of 2 and 2
+    assert metric_of(TAGS, "span_macro_f1", pairs, texts) == pytest.approx(1 / 2)
+    # forms in gold: Ada/per Rome/loc; predicted: Ada/per Rome/per Rome/loc; found: both of gold
+    assert metric_of(TAGS, "surface_f1", pairs, texts) == pytest.approx(2 * 2 / (2 + 3))
+    # Without the second post Rome/loc is in gold and, in the third, predicted; but never both there.
+    weights = np.array([[1.0, 0.0, 1.0]])
+    got = scorer(TAGS, "surface_f1", predictions(pairs, texts))(weights)[0]
+    assert got == pytest.approx(2 * 1 / (2 + 3))
+    nothing = [(("O",), None)]
+    assert metric_of(TAGS, "span_f1", nothing) == 0.0
+    assert metric_of(TAGS, "surface_f1", nothing) == 0.0
+
+
+tags = st.lists(st.sampled_from(["O", "B-per", "I-per", "B-loc", "I-loc"]), min_size=3, max_size=3)
+
+
+@given(st.lists(st.tuples(tags, tags), min_size=1, max_size=8))
+@pytest.mark.filterwarnings("ignore")
+def test_spans_are_those_of_seqeval(pairs: list) -> None:
+    theirs = pytest.importorskip("seqeval.metrics", reason="extra 'test'")
+    gold, given_ = ([[*side] for side in sides] for sides in zip(*pairs, strict=True))
+    ours = [(tuple(g), tuple(p)) for g, p in pairs]
+    texts = ["x y z"] * len(ours)
+    for average, metric in (("micro", "span_f1"), ("macro", "span_macro_f1")):
+        if not any(tag != "O" for row in (*gold, *given_) for tag in row):
+            continue
+        expected = theirs.f1_score(gold, given_, average=average, zero_division=0)
+        assert metric_of(TAGS, metric, ours, texts) == pytest.approx(expected)
+
+
+# ---- summaries and clusters ---------------------------------------------------------------------
+
+
+def test_summaries() -> None:
+    task = task_of("summary")
+    pairs = [(("a b", "c d"), "c d"), (("a b",), None)]
+    assert metric_of(task, "rouge1", pairs) == 0.5
+    assert metric_of(task, "rouge2", pairs) == 0.5
+    assert metric_of(task, "rougeL:first", pairs) == 0.0
+
+
+CLUSTERS = task_of("clusters")
+
+
+def test_hand_computed_clusters() -> None:
+    pairs = [("1", "x"), ("1", "x"), ("2", "x"), ("2", "y"), ("2", None)]
+    # x: two of gold 1; y: one of gold 2; the unread: one of gold 2
+    assert metric_of(CLUSTERS, "purity", pairs) == pytest.approx((2 + 1 + 1) / 5)
+    assert metric_of(CLUSTERS, "nmi", [("1", "x"), ("2", "y")]) == pytest.approx(1)
+    assert metric_of(CLUSTERS, "nmi", [("1", "x"), ("2", "x")]) == 0
+    assert metric_of(CLUSTERS, "nmi", [("1", "x"), ("1", "x")]) == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from("xyz")), min_size=1, max_size=30))
+def test_clusters_are_those_of_scikit_learn(pairs: list) -> None:
+    gold, given_ = zip(*pairs, strict=True)
+    expected = sklearn_metrics.normalized_mutual_info_score(gold, given_)
+    assert metric_of(CLUSTERS, "nmi", pairs) == pytest.approx(expected, abs=1e-9)
+    table = sklearn_metrics.cluster.contingency_matrix(gold, given_)
+    assert metric_of(CLUSTERS, "purity", pairs) == pytest.approx(
+        table.max(axis=0).sum() / len(pairs)
+    )
+    # A post drawn twice counts as two posts.
+    doubled = scorer(CLUSTERS, "nmi", predictions(pairs))(np.full((1, len(pairs)), 2.0))[0]
+    assert doubled == pytest.approx(expected, abs=1e-9)
+
+
+def test_unknown_metric() -> None:
+    for task in (AB, MULTI, TAGS, CLUSTERS, task_of("summary"), task_of("entities")):
+        with pytest.raises(ConfigError, match="unknown for kind"):
+            scorer(task, "bleu", predictions([(("O",), ("O",))]))
+    with pytest.raises(ConfigError, match="needs one of the labels"):
+        scorer(AB, "f1:c", predictions(DRAWN))
+
+
+# ---- real files ---------------------------------------------------------------------------------
 
 
 def test_the_constant_answer_on_tweeteval(shared_data) -> None:
+    """Floors computed independently, with TweetEval's own script."""
     from opengrok_jax.evaluation.tasks import load_items, make_task
 
-    # Floors computed independently, with TweetEval's own script: emotion 14.1, sentiment 33.3.
-    for name, constant, floor in (("emotion", "anger", 14.1), ("sentiment", "neutral", 33.3)):
-        file = shared_data / "tweeteval" / f"{name}.test.jsonl.gz"
-        task = make_task(name, {"file": str(file)})
-        gold = [str(item.gold) for item in load_items(task)]
-        got = metric_of(task.metric, gold, [constant] * len(gold), task.labels)
-        assert round(100 * got, 1) == floor
+    floors = {"emotion": ("anger", 14.1), "offensive": ("not_offensive", 41.9)}
+    for name, (constant, floor) in (floors | {"sentiment": ("neutral", 33.3)}).items():
+        task = make_task(f"tweeteval-{name}", {}, str(shared_data))
+        pairs = [(item.gold, constant) for item in load_items(task)]
+        assert round(100 * metric_of(task, task.metric, pairs), 1) == floor
 
 
-@given(rows, st.integers(0, 5))
-def test_the_bootstrap_is_the_plain_one(pairs: list, seed: int) -> None:
-    labels = ("a", "b", "c")
-    gold, predicted = [g for g, _ in pairs], [p for _, p in pairs]
-    counts = label_counts(gold, predicted, labels)
-    random, plain = np.random.default_rng(seed), []
-    for _ in range(20):
-        drawn = random.integers(0, len(gold), len(gold))
-        plain.append(
-            metric_of("macro_f1", [gold[i] for i in drawn], [predicted[i] for i in drawn], labels)
-        )
-    low, high = bootstrap(counts, "macro_f1", labels, resamples=20, seed=seed)
-    assert (low, high) == pytest.approx(tuple(np.percentile(plain, [2.5, 97.5])))
-
-
-def test_the_interval_of_accuracy_is_the_binomial_one() -> None:
-    gold, predicted = ["a"] * 400, ["a"] * 300 + ["b"] * 100
-    low, high = bootstrap(label_counts(gold, predicted, AB), "accuracy", AB, resamples=4000, seed=0)
-    half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
-    assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.006)
-
-
-def test_a_perfect_predictor_has_no_spread() -> None:
-    counts = label_counts(["a", "b"] * 20, ["a", "b"] * 20, AB)
-    assert bootstrap(counts, "macro_f1", AB, resamples=200, seed=1) == (1.0, 1.0)
-
-
-def prediction(gold, predicted) -> Prediction:
-    return Prediction(id="x", text="x", gold=gold, predicted=predicted)
-
-
-def test_score_of_labels(mood: Task) -> None:
-    found = [prediction("good", "good"), prediction("bad", None), prediction("bad", "bad")]
-    got = score(mood, "student (generation)", found, resamples=50, seed=3)
-    assert (got.task, got.metric, got.predictor) == ("mood", "macro_f1", "student (generation)")
-    assert got.value == pytest.approx((1 + 2 / 3) / 2)
-    assert 0 <= got.low <= got.value <= got.high <= 1
-    assert (got.rows, got.unparsable) == (3, pytest.approx(1 / 3))
-    assert got == score(mood, "student (generation)", found, resamples=50, seed=3)
-
-
-def test_an_unreadable_list_is_one_wrong_entity(names: Task) -> None:
-    ada = (("person", "Ada"),)
-    found = [prediction(ada, ada), prediction((), None)]
-    got = score(names, "student (generation)", found, resamples=10, seed=0)
-    assert (got.value, got.unparsable) == (pytest.approx(2 * 1 / (1 + 2)), 0.5)
+def test_published_tasks_have_the_official_metrics() -> None:
+    official = {
+        "tweeteval-emoji": "macro_f1",
+        "tweeteval-emotion": "macro_f1",
+        "tweeteval-hate": "macro_f1",
+        "tweeteval-irony": "f1:irony",
+        "tweeteval-offensive": "macro_f1",
+        "tweeteval-sentiment": "macro_recall",
+        "tweeteval-stance": "mean_f1:against,favor",
+        "umsab": "macro_f1",
+        "wnut17": "span_f1",
+        "btc": "span_f1",
+        "tweettopic": "micro_f1",
+    }
+    for name, metric in official.items():
+        task = known(name)
+        assert task is not None
+        assert task.metric == metric

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from opengrok_jax import masked_file, tokenizer
 from opengrok_jax.masking import align, build, syntax
 from opengrok_jax.records import Cell, Example, Message
+from tests.masking.annotated import join, stored
 from tests.masking.posts import EDGES, LONG, posts
 
 
@@ -82,9 +83,9 @@ def check_spans_and_scores(chat, nlp, post: str) -> None:
         # Bytes say which character a token is part of; the span must be just that.
         assert mine == span, (number, mine, span)
 
-    found = syntax.annotate(nlp, [post])[post]
+    found = stored(nlp, post)
     places = [encoded.text.index("\n") + 1, len(encoded.text) - len("<|end|>") - len(post)]
-    words = syntax.join((at, found) for at in places)
+    words = join((at, found) for at in places)
     # A score of its own for every word, zero for every third, so that each mistake shows.
     scores = np.array([(n * 7 % 97 + 1) / 100 if n % 3 else 0.0 for n in range(len(words.starts))])
     got = align.token_scores(encoded.spans, words.starts, words.ends, scores.astype(np.float32))

@@ -18,6 +18,7 @@ from opengrok_jax.errors import ConfigError, DataError, StorageError
 from opengrok_jax.masking import build, encode, keep, syntax
 from opengrok_jax.masking.factors import UPOS_NAMES
 from opengrok_jax.records import Cell, Example, Message, prompt_id
+from tests.masking.annotated import annotate
 from tests.masking.test_tfidf import scores as tfidf_scores
 
 CHATS = [
@@ -103,7 +104,7 @@ def test_factors_are_those_of_the_words_under_each_token(rows):
         [syntax.well_formed(t) for t in (*(m.content for m in e.messages), e.response)]
         for e in make_examples()
     ]
-    words = syntax.annotate(nlp, [text for texts in documents for text in texts])
+    words = annotate(nlp, [text for texts in documents for text in texts])
     telling = tfidf_scores([words[text].lower for texts in documents for text in texts])
     at_word = iter(telling)
     for row, example, texts in zip(rows, make_examples(), documents, strict=True):
@@ -134,7 +135,7 @@ def test_the_mask_is_the_formula_and_the_draw(rows, counts):
         length = np.array([count])
         random = chance.of_tokens(0, [row.id], "random", length)
         np.testing.assert_array_equal(row.random, random)
-        free = keep.maskable(row.roles, length, "prompt+response")
+        free = keep.maskable(row.roles, "prompt+response")
         total = 2.0 * row.tfidf + row.pos + row.dep + row.random + counts["bias"]
         expected = np.where(free, 1 / (1 + np.exp(-total.astype(np.float64))), 1.0)
         np.testing.assert_allclose(row.keep_prob, expected, rtol=1e-5)
@@ -151,7 +152,7 @@ def test_content_words_are_kept_more_often_than_the_rest(rows):
 
 def test_corpus_json_counts_what_was_written(folder, rows, counts):
     assert storage.read_json(folder / "out" / "corpus.json") == counts
-    free = [keep.maskable(r.roles, np.array([len(r.roles)]), "prompt+response") for r in rows]
+    free = [keep.maskable(r.roles, "prompt+response") for r in rows]
     hidable = sum(int(f.sum()) for f in free)
     assert counts["examples"] == len(CHATS)
     assert counts["tokens"] == sum(len(r.tokens) for r in rows)
@@ -399,7 +400,7 @@ def test_labels_are_reported(many, whole):
     assert corpus["by_label"].keys() == {"joy", "anger"}
     for label, told in corpus["by_label"].items():
         here = [r for r in rows if labels[r.id] == label]
-        free = [keep.maskable(r.roles, np.array([len(r.roles)]), "prompt+response") for r in here]
+        free = [keep.maskable(r.roles, "prompt+response") for r in here]
         shown = np.concatenate([r.key_mask[f] for r, f in zip(here, free, strict=True)])
         chances = np.concatenate([r.keep_prob[f] for r, f in zip(here, free, strict=True)])
         assert told["tokens"] == len(shown)

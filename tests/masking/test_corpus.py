@@ -7,6 +7,7 @@ import pytest
 from opengrok_jax.errors import DataError
 from opengrok_jax.masking import arrays, corpus, encode, factors, syntax, words, workers
 from opengrok_jax.masking.corpus import Source
+from tests.masking.annotated import annotate
 from tests.masking.test_build import make_examples, write
 from tests.masking.test_tfidf import scores as tfidf_scores
 
@@ -57,7 +58,7 @@ def test_tfidf_is_over_all_documents_of_the_corpus(source, tmp_path):
     made = factors.load(built(source, tmp_path).block(0))
     nlp = syntax.load_pipeline()
     texts = [text for (message,), answer in CHATS for text in (message, answer)]
-    known = syntax.annotate(nlp, texts)
+    known = annotate(nlp, texts)
     top = tfidf_scores([known[text].lower for text in texts])
     assert made.tfidf.max() == 1.0
     assert sorted({*made.tfidf.tolist()} - {0.0}) == sorted(

@@ -77,7 +77,7 @@ def test_the_summary_is_what_one_counts_by_hand():
     block = made([30, 20, 25, 40])
     columns = draw.masked(block, WEIGHTS, "prompt+response", 1)
     told = draw.summary(draw.counts(block, columns, "prompt+response"))
-    free = keep.maskable(block.roles, block.lengths, "prompt+response")
+    free = keep.maskable(block.roles, "prompt+response", block.lengths)
     seen, prob = columns["key_mask"], columns["keep_prob"].astype(np.float64)
 
     def expected(here):
@@ -118,7 +118,7 @@ def test_sums_of_blocks_are_those_of_all_tokens(tmp_path):
     found = draw.sums(paths, WEIGHTS, "prompt", 5)
     flat = []
     for block in blocks:
-        free = keep.maskable(block.roles, block.lengths, "prompt")
+        free = keep.maskable(block.roles, "prompt", block.lengths)
         flat.append(draw.logits(block, WEIGHTS, factors.random_factor(5, block))[free])
     expected = keep.sums_of(np.concatenate(flat), WEIGHTS)
     np.testing.assert_array_equal(found.counts, expected.counts)

@@ -27,7 +27,7 @@ def four(count: int, seed: int = 0) -> list[np.ndarray]:
 
 
 def maskable(roles, scope):
-    return keep.maskable(np.array(roles, np.int8), np.array([len(roles)]), scope)
+    return keep.maskable(np.array(roles, np.int8), scope)
 
 
 # ---- the drawing, the formula -------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_the_first_and_the_last_token_stay_whatever_their_role(scope):
 @given(st.lists(st.lists(st.sampled_from([0, 1, 2]), max_size=6), max_size=6))
 def test_many_examples_are_each_as_alone(chats):
     flat = np.array([role for chat in chats for role in chat], np.int8)
-    together = keep.maskable(flat, np.array([len(c) for c in chats], int), "prompt+response")
+    together = keep.maskable(flat, "prompt+response", np.array([len(c) for c in chats], int))
     alone = [maskable(chat, "prompt+response") for chat in chats]
     np.testing.assert_array_equal(together, np.concatenate([np.zeros(0, bool), *alone]))
 

@@ -14,6 +14,7 @@ from tests.masking.test_build import everything, make_examples, write
 
 SCRIPT = """
 import sys
+from pathlib import Path
 from opengrok_jax.masking import build, encode
 if __name__ == "__main__":
     build.run(examples_file=Path(sys.argv[1]), out=Path(sys.argv[2]), shard_examples=3000,

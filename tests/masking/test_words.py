@@ -60,6 +60,17 @@ def test_the_words_are_those_of_the_docs(nlp, table):
         assert found == expected
 
 
+def test_a_pipeline_that_knows_penn_tags_alone(nlp, table):
+    """`part_of_speech` finds the universal ones, as they are told for Universal Dependencies."""
+    doc = nlp("She has seen it")
+    for token, tag in zip(doc, ("PRP", "VBZ", "VBN", "PRP"), strict=True):
+        token.pos_, token.tag_ = "", tag
+    doc[1].dep_ = "aux"
+    reader = words._Reader(nlp)
+    upos = reader.read(doc)[2]
+    assert [syntax.UPOS[at] for at in upos] == ["PRON", "AUX", "VERB", "PRON"]
+
+
 def test_the_columns_are_small(table):
     kinds = {f.name: getattr(table, f.name).dtype for f in dataclasses.fields(table)[:-1]}
     assert kinds == {

@@ -6,10 +6,9 @@ import pytest
 from opengrok_jax import records, storage
 from opengrok_jax.errors import DataError
 from opengrok_jax.teacher import answers, wire
-from opengrok_jax.teacher.answers import BookTransport, Recording
-from opengrok_jax.teacher.client import Client, Secret
-from opengrok_jax.teacher.wire import Kind
-from tests.teacher.fault_server import prompts
+from opengrok_jax.teacher.answers import Book, Recording
+from opengrok_jax.teacher.outcome import Answer, Kind
+from tests.teacher.questions import ASKING, prompts
 
 
 def row(prompt, response="fine", finish="stop"):
@@ -22,21 +21,9 @@ def written(path, rows):
     return path
 
 
-def ask(book, prompt):
-    request = wire.request(prompt, model="m-1", temperature=0.7, max_tokens=8)
-
-    async def exchange():
-        client = Client(
-            base_url="http://recorded.invalid/v1",
-            key=Secret(""),
-            timeout_sec=5.0,
-            connections=1,
-            transport=BookTransport(book),
-        )
-        async with client:
-            return await client.post(request.body)
-
-    return asyncio.run(exchange())
+def ask(recordings, prompt):
+    body = wire.request(prompt, ASKING).body
+    return asyncio.run(Book(recordings).post("/chat/completions", body))
 
 
 def test_a_recorded_answer_comes_as_a_completion(tmp_path):
@@ -44,8 +31,8 @@ def test_a_recorded_answer_comes_as_a_completion(tmp_path):
     book = answers.recorded(written(tmp_path / "r.jsonl", [row(known, "fine 😀", "length")]))
     reply = ask(book, known)
     assert json.loads(reply.body)["object"] == "chat.completion"
-    assert wire.read(reply).answer == wire.Answer(
-        text="fine 😀", finish_reason="length", model="m-1", prompt_tokens=0, completion_tokens=0
+    assert wire.read(reply).answer == Answer(
+        text="fine 😀", finish_reason="length", model="tiny-teacher"
     )
     refused = ask(book, unknown)
     assert refused.status == 404

@@ -1,15 +1,17 @@
 import asyncio
+import json
 import logging
 
-import httpx
 import pytest
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.teacher import client as client_module
 from opengrok_jax.teacher import wire
-from opengrok_jax.teacher.client import MASK, Client, Secret, endpoint, secret_from
-from opengrok_jax.teacher.wire import Kind
-from tests.teacher.fault_server import Act, completion, serving
+from opengrok_jax.teacher.client import Client, endpoint
+from opengrok_jax.teacher.outcome import Kind
+from opengrok_jax.teacher.secret import MASK, Secret
+from opengrok_jax.teacher.simulator import simulating
+from opengrok_jax.teacher.simulator_acts import Act
+from tests.teacher.questions import completion, requests
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -19,104 +21,115 @@ def _no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
 
 
-def post(base_url, timeout_sec=5.0, transport=None, key=KEY):
+def post(base_url, timeout_sec=5.0, key=KEY, times=1):
     async def exchange():
-        client = Client(
-            base_url=base_url,
-            key=Secret(key),
-            timeout_sec=timeout_sec,
-            connections=1,
-            transport=transport,
-        )
-        async with client:
-            return await client.post(b'{"messages": []}')
+        async with Client(base_url=base_url, key=Secret(key), timeout_sec=timeout_sec) as client:
+            bodies = [r.body for r in requests(times)]
+            return [await client.post("/chat/completions", body) for body in bodies]
 
     return asyncio.run(exchange())
 
 
 def test_an_answer_comes_back_verbatim_and_the_key_was_sent_as_bearer():
-    with serving(lambda body, n: Act(body=completion("hi"), headers={"x-request-id": "r1"})) as s:
-        reply = post(s.base_url)
-        assert s.authorizations == [f"Bearer {KEY}"]
+    seen = []
+
+    def script(question):
+        seen.append(question.headers)
+        return Act(body=completion("hi"), headers={"x-request-id": "r1"})
+
+    with simulating(script=script) as teacher:
+        (reply,) = post(teacher.base_url)
+        assert seen[0]["authorization"] == f"Bearer {KEY}"
+        assert teacher.base_url == f"http://{seen[0]['host']}/v1"
+        post(teacher.base_url, key="")
+        assert "authorization" not in seen[1]
     assert (reply.status, reply.body, reply.error) == (200, completion("hi"), "")
     assert reply.headers["x-request-id"] == "r1"
     assert reply.received_at > 1_600_000_000
 
 
-def test_without_a_key_there_is_no_authorization():
-    with serving(lambda body, n: Act(body=completion("hi"))) as s:
-        post(s.base_url, key="")
-        assert s.authorizations == [None]
+def test_one_connection_serves_one_request_after_the_other():
+    with simulating() as teacher:
+        replies = post(teacher.base_url, times=5)
+        assert [r.status for r in replies] == [200] * 5
+        assert teacher.connections == 1
 
 
 @pytest.mark.parametrize(
-    ("act", "reason"),
+    ("rule", "reason"),
     [
-        (Act(body=completion("hi"), delay_sec=1.5), "timed out"),
-        (Act(body=completion("hi"), trickle_sec=0.05), "timed out"),  # 0.05 s a byte, never idle
-        (Act(body=completion("hi"), cut_to=20), "broken off"),
-        (Act(body=b"not gzip", headers={"content-encoding": "gzip"}), "broken off"),
+        ({"act": "slow", "seconds": 9.0}, "timed out"),
+        ({"act": "drip", "seconds": 0.05}, "timed out"),  # 0.05 s a byte, never idle
+        ({"act": "stall"}, "timed out"),
+        ({"act": "half_body"}, "broken off"),
+        ({"act": "half_head"}, "broken off"),
+        ({"act": "reset"}, "broken off"),
+        ({"act": "reset_after"}, "broken off"),
+        ({"act": "garbage"}, "broken off"),
+        ({"act": "huge", "bytes": 2**24 + 1}, "oversized"),
     ],
 )
-def test_a_broken_exchange_is_told_not_raised(act, reason):
-    with serving(lambda body, n: act) as s:
-        reply = post(s.base_url, timeout_sec=0.5)
-    read = wire.read(reply)
-    assert (reply.status, read.kind, read.reason) == (0, Kind.TRANSIENT, reason)
+def test_a_broken_exchange_is_told_not_raised_and_the_next_one_works(rule, reason):
+    with simulating(plan={"script": [rule | {"request": 1}]}) as teacher:
+        broken, fine = post(teacher.base_url, timeout_sec=1.0, times=2)
+    read = wire.read(broken)
+    assert (broken.status, read.kind, read.reason) == (0, Kind.TRANSIENT, reason)
+    assert fine.status == 200
 
 
 def test_nobody_listens():
-    with serving(lambda body, n: Act()) as s:
-        url = s.base_url
-    assert wire.read(post(url)).reason == "cannot connect"
-
-
-def test_an_endless_reply_is_cut(monkeypatch):
-    monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1000)
-    with serving(lambda body, n: Act(body=b"x" * 1001)) as s:
-        assert wire.read(post(s.base_url)).reason == "oversized"
+    with simulating() as teacher:
+        url = teacher.base_url
+    (reply,) = post(url)
+    assert wire.read(reply).reason == "cannot connect"
 
 
 def test_the_key_shows_nowhere(caplog):
     caplog.set_level(logging.DEBUG)
-    echoed = Act(status=401, body=f'{{"error": "bad key {KEY}"}}'.encode())
-    with serving(lambda body, n: echoed) as s:
-        reply = post(s.base_url)
-    assert reply.body == f'{{"error": "bad key {MASK}"}}'.encode()
-    client = Client(base_url="http://h/v1", key=Secret(KEY), timeout_sec=1.0, connections=1)
-    assert "Secret(***)" in repr(client)
-    assert KEY not in repr(client) + repr(Secret(KEY)) + str(Secret(KEY)) + caplog.text
-    assert "127.0.0.1" in caplog.text  # the log was on
+    with simulating(plan={"share": {"echo_key": 1.0}}) as teacher:
+        (reply,) = post(teacher.base_url)
+    assert f"Authorization: Bearer {MASK}" in reply.body.decode()
+    assert reply.headers["x-request-id"] == f"Bearer {MASK}"
+    client = Client(base_url="http://h/v1", key=Secret(KEY), timeout_sec=1.0)
+    assert KEY not in repr(client) + repr(vars(client)) + repr(reply) + caplog.text
 
 
-def test_the_key_is_cut_out_of_a_transport_error():
-    def fail(request):
-        raise httpx.ReadError(f"while sending {request.headers['authorization']}")
+def test_a_get_carries_the_key_too():
+    async def ask(url):
+        async with Client(base_url=url, key=Secret(KEY), timeout_sec=5.0) as client:
+            return await client.get("/models")
 
-    reply = post("http://h.invalid/v1", transport=httpx.MockTransport(fail))
-    assert reply.error == f"broken off: ReadError while sending Bearer {MASK}"
-
-
-def test_a_dummy_key_does_not_mangle_answers():
-    with serving(lambda body, n: Act(body=completion("x marks the spot"))) as s:
-        assert post(s.base_url, key="x").body == completion("x marks the spot")
+    with simulating(key=KEY) as teacher:
+        reply = asyncio.run(ask(teacher.base_url))
+    assert json.loads(reply.body)["data"][0]["id"] == "tiny-teacher"
 
 
-def test_secret_from_environment(monkeypatch):
-    monkeypatch.setenv("TEACHER_KEY", f"  {KEY}\n")
-    assert secret_from("TEACHER_KEY").reveal() == KEY
-    assert not secret_from("")
-    monkeypatch.delenv("TEACHER_KEY")
-    with pytest.raises(ConfigError, match="TEACHER_KEY is not set"):
-        secret_from("TEACHER_KEY")
+def test_a_plain_request_goes_through_the_proxy_of_the_environment(monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    lines = []
 
+    async def proxy(reader, writer):
+        lines.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        await writer.drain()
+        writer.close()
 
-@pytest.mark.parametrize("value", ["two words", "ключ", "a\x07b", "a\nb"])
-def test_a_key_that_no_header_carries_is_refused_unseen(monkeypatch, value):
-    monkeypatch.setenv("TEACHER_KEY", value)
-    with pytest.raises(ConfigError) as caught:
-        secret_from("TEACHER_KEY")
-    assert value not in str(caught.value)
+    async def talk():
+        server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            monkeypatch.setenv("http_proxy", f"http://me:pw@127.0.0.1:{port}")
+            url = "http://somewhere.invalid/v1"
+            async with Client(base_url=url, key=Secret(""), timeout_sec=5.0) as client:
+                return await client.get("/models")
+
+    assert asyncio.run(talk()).body == b"hi"
+    assert lines[0].startswith("GET http://somewhere.invalid/v1/models HTTP/1.1\r\n")
+    assert "proxy-authorization: Basic bWU6cHc=" in lines[0]
+    monkeypatch.setenv("http_proxy", "socks5://h:1")
+    with pytest.raises(ConfigError, match="socks5"):
+        Client(base_url="http://somewhere.invalid/v1", key=Secret(""), timeout_sec=1.0)
 
 
 def test_endpoint_has_one_spelling():
@@ -133,6 +146,8 @@ def test_endpoint_has_one_spelling():
         "http://h:99999/",
         "http://h:x/",
         "http://[::1/v1",
+        "http://h/v1\r\nx: y",
+        "http://h/a b",
         "",
     ],
 )
@@ -146,3 +161,9 @@ def test_an_address_with_credentials_is_refused_unseen(url):
     with pytest.raises(ConfigError, match="carries") as caught:
         endpoint(url)
     assert "hunter22" not in str(caught.value)
+
+
+def test_https_has_certificates():
+    client = Client(base_url="https://h/v1", key=Secret(""), timeout_sec=1.0)
+    assert client._tls is not None
+    assert client._tls.get_ca_certs()

@@ -1,9 +1,12 @@
+import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
+import time
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +16,10 @@ import pytest
 from opengrok_jax import records, storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherError
 from opengrok_jax.records import Likely, Logprobs, Response
-from opengrok_jax.teacher import collect
-from tests.teacher.fault_server import Act, completion, echo, prompts, serving
+from opengrok_jax.teacher import collect, money, settings
+from opengrok_jax.teacher.simulator import Teacher, simulating
+from opengrok_jax.teacher.simulator_acts import Act
+from tests.teacher.questions import completion, number_of, prompts
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -48,24 +53,23 @@ def recordings(path, made, **changes):
     return str(path)
 
 
-def from_api(server, asked, out, **changes):
-    settings = {
+def from_api(teacher: Teacher, asked, out, **changes):
+    given = {
         "prompts_file": asked,
         "out": out,
         "kind": "api",
-        "base_url": server.base_url,
-        "model": "tiny",
+        "base_url": teacher.base_url,
+        "model": "tiny-teacher",
         "api_key_env": "TEACHER_KEY",
         "concurrency": 4,
         "timeout_sec": 10.0,
         "rights": "own-model",
     }
-    return collect.run(**{**settings, **changes})
+    return collect.run(**{**given, **changes})
 
 
-def states(out):
-    with closing(sqlite3.connect(out / "journal.sqlite")) as database:
-        return database.execute("SELECT key, state FROM attempt ORDER BY id").fetchall()
+def responses(out):
+    return storage.read_records(out / "responses.jsonl", Response)
 
 
 # ---- the whole way ----------------------------------------------------------------------------
@@ -83,16 +87,18 @@ def test_recorded_answers_become_responses_in_order(tmp_path, asked):
         "failed": 0,
         "blocked": 0,
         "orphaned": 0,
+        "requests": 8,
+        "cost_ticks": 0,
         "finish_reasons": {"stop": 7, "length": 1},
         "prompt_tokens": 0,
         "completion_tokens": 0,
         "with_logprobs": 0,
     }
     assert (tmp_path / "out" / "logprobs.jsonl").read_bytes() == b""
-    rows = storage.read_records(tmp_path / "out" / "responses.jsonl", Response)
+    rows = responses(tmp_path / "out")
     assert [r.prompt_id for r in rows] == [p.id for p in prompts(8)]
     assert [r.text for r in rows] == [f"answer {n}" for n in range(7, -1, -1)]
-    assert {r.rights for r in rows} == {collect.RIGHTS_RECORDED}
+    assert {r.rights for r in rows} == {settings.RIGHTS_RECORDED}
     assert {r.source for r in rows} == {"recorded"}
     assert rows[0].model_asked == rows[0].model_served
 
@@ -100,61 +106,89 @@ def test_recorded_answers_become_responses_in_order(tmp_path, asked):
 def test_labelled_answers(tmp_path, asked):
     storage.write_jsonl(asked, prompts(3, label="joy"))
     collect.run(prompts_file=asked, out=tmp_path / "out", kind="labelled")
-    rows = storage.read_records(tmp_path / "out" / "responses.jsonl", Response)
+    rows = responses(tmp_path / "out")
     assert [(r.text, r.source, r.rights) for r in rows] == [
-        ("joy", "labelled", collect.RIGHTS_LABELLED)
+        ("joy", "labelled", settings.RIGHTS_LABELLED)
     ] * 3
 
 
-def test_an_api_is_asked_and_told_of(tmp_path, asked):
-    def script(body, n):
-        assert (body["model"], body["temperature"], body["max_tokens"]) == ("tiny", 0.2, 99)
-        return Act(body=completion("hi", model="tiny-2026-11"))
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_an_api_is_asked_and_told_of(tmp_path, asked, api):
+    seen = []
 
-    with serving(script) as server:
-        counts = from_api(server, asked, tmp_path / "out", temperature=0.2, max_tokens=99)
-        assert set(server.authorizations) == {f"Bearer {KEY}"}
-    row = storage.read_records(tmp_path / "out" / "responses.jsonl", Response)[0]
-    assert (row.model_asked, row.model_served) == ("tiny", "tiny-2026-11")
-    assert (row.endpoint, row.rights, row.source) == (server.base_url, "own-model", "api")
-    assert (row.prompt_tokens, row.completion_tokens) == (7, 5)
-    assert (counts["prompt_tokens"], counts["models_served"]) == (56, {"tiny-2026-11": 8})
+    def script(question):
+        seen.append(question)
+
+    with simulating(script=script) as teacher:
+        counts = from_api(teacher, asked, tmp_path / "out", api=api, temperature=0.2, max_tokens=99)
+    assert {q.api for q in seen} == {api}
+    assert {(q.body["temperature"], q.max_tokens) for q in seen} == {(0.2, 99)}
+    assert {q.headers["authorization"] for q in seen} == {f"Bearer {KEY}"}
+    row = responses(tmp_path / "out")[0]
+    assert (row.model_asked, row.model_served) == ("tiny-teacher", "tiny-teacher")
+    assert (row.endpoint, row.rights, row.source) == (teacher.base_url, "own-model", "api")
+    assert (row.temperature, row.max_tokens, row.has_logprobs) == (0.2, 99, False)
+    assert row.fingerprint == ("fp_simulated" if api == "chat" else "")
+    assert (row.cost_ticks, row.received_at > 1.6e9) == (-1, True)
+    assert counts["prompt_tokens"] == teacher.ledger.prompt_tokens > 0
+    assert counts["completion_tokens"] == teacher.ledger.completion_tokens
+    assert counts["models_served"] == {"tiny-teacher": 8}
 
 
-def test_log_probabilities_are_kept_and_their_lack_is_told(tmp_path, asked, capfd):
-    def script(body, n):
-        assert (body["logprobs"], body["top_logprobs"]) == (True, 2)
-        told = {"token": "hi", "logprob": -0.25, "bytes": [104, 105]}
-        content = [told | {"top_logprobs": [told]}]
-        # One prompt's answer comes without, as from an endpoint that ignores the wish.
-        ignored = body["messages"][0]["content"] == "What is the mood of post 3?"
-        return Act(body=completion("hi", logprobs=None if ignored else {"content": content}))
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_log_probabilities_are_kept(tmp_path, asked, api):
+    with simulating(text="so it goes") as teacher:
+        counts = from_api(teacher, asked, tmp_path / "out", api=api, top_logprobs=2)
+    assert counts["with_logprobs"] == 8
+    rows = storage.read_records(tmp_path / "out" / "logprobs.jsonl", Logprobs)
+    assert [row.prompt_id for row in rows] == [p.id for p in prompts(8)]
+    assert b"".join(bytes.fromhex(t.bytes) for t in rows[0].tokens) == b"so it goes"
+    assert {len(top) for top in rows[0].top} == {2}
+    assert responses(tmp_path / "out")[0].has_logprobs
 
-    with serving(script) as server:
-        counts = from_api(server, asked, tmp_path / "out", top_logprobs=2)
+
+def test_the_lack_of_log_probabilities_is_told(tmp_path, asked, capfd):
+    told = {"token": "hi", "logprob": -0.25, "bytes": [104, 105]}
+    content = [told | {"top_logprobs": [told]}]
+
+    def script(question):  # one prompt's answer comes without
+        logprobs = None if number_of(question) == 3 else {"content": content}
+        return Act(body=completion("hi", logprobs=logprobs))
+
+    with simulating(script=script) as teacher:
+        counts = from_api(teacher, asked, tmp_path / "out", top_logprobs=1)
     assert counts["with_logprobs"] == 7
     assert "1 of 8 answers came without usable log-probabilities" in capfd.readouterr().err
     rows = storage.read_records(tmp_path / "out" / "logprobs.jsonl", Logprobs)
-    assert {row.prompt_id for row in rows} == {p.id for n, p in enumerate(prompts(8)) if n != 3}
     assert rows[0].tokens == (Likely(bytes="6869", logprob=-0.25),)
     assert rows[0].top == (rows[0].tokens,)
 
 
 def test_the_same_command_again_asks_nothing_and_writes_the_same(tmp_path, asked):
-    with serving(lambda body, n: Act(body=echo(body))) as server:
-        from_api(server, asked, tmp_path / "out")
+    with simulating() as teacher:
+        from_api(teacher, asked, tmp_path / "out")
         first = (tmp_path / "out" / "responses.jsonl").read_bytes()
-        from_api(server, asked, tmp_path / "out", concurrency=1)
+        from_api(teacher, asked, tmp_path / "out", concurrency=1)
         assert (tmp_path / "out" / "responses.jsonl").read_bytes() == first
-        assert sum(server.hits.values()) == 8
+        assert sum(teacher.ledger.sent.values()) == 8
+
+
+def test_one_at_a_time_asks_in_order(tmp_path, asked):
+    order = []
+
+    def script(question):
+        order.append(number_of(question))
+
+    with simulating(script=script) as teacher:
+        from_api(teacher, asked, tmp_path / "out", concurrency=1)
+    assert order == list(range(8))
 
 
 def test_new_recordings_are_not_hidden_by_the_journal(tmp_path, asked):
     for response in ("old", "new"):
         book = recordings(tmp_path / "r.jsonl", prompts(8), response=response)
         collect.run(prompts_file=asked, out=tmp_path / "out", kind="recorded", recorded_file=book)
-        rows = storage.read_records(tmp_path / "out" / "responses.jsonl", Response)
-        assert {r.text for r in rows} == {response}
+        assert {r.text for r in responses(tmp_path / "out")} == {response}
 
 
 # ---- what fails -------------------------------------------------------------------------------
@@ -163,14 +197,15 @@ def test_new_recordings_are_not_hidden_by_the_journal(tmp_path, asked):
 def test_failures_are_told_at_the_end_and_only_they_are_asked_again(tmp_path, asked):
     broken = True
 
-    def script(body, n):
-        if broken and "post 3?" in body["messages"][0]["content"]:
-            return Act(status=500, body=b'{"error": "disk on fire"}', headers={"retry-after": "0"})
-        return Act(body=echo(body))
+    def script(question):
+        if broken and number_of(question) == 3:
+            body = b'{"error": "disk on fire"}'
+            return Act(status=500, body=body, headers={"retry-after": "0"})
+        return None
 
-    with serving(script) as server:
+    with simulating(script=script) as teacher:
         with pytest.raises(TeacherError) as caught:
-            from_api(server, asked, tmp_path / "out", max_attempts=2)
+            from_api(teacher, asked, tmp_path / "out", max_attempts=2)
         message = str(caught.value)
         assert message.startswith("1 of 8 prompts got no answer; commonest reason: HTTP 500 (1)")
         assert prompts(8)[3].id in message
@@ -178,8 +213,8 @@ def test_failures_are_told_at_the_end_and_only_they_are_asked_again(tmp_path, as
         assert "All 7 answers so far are kept" in message
         assert not (tmp_path / "out" / "responses.jsonl").exists()
         broken = False
-        assert from_api(server, asked, tmp_path / "out")["ok"] == 8
-        assert sorted(server.hits.values()) == [1] * 7 + [3]
+        assert from_api(teacher, asked, tmp_path / "out")["ok"] == 8
+        assert sorted(teacher.ledger.sent.values()) == [1] * 7 + [3]
 
 
 def test_a_prompt_without_recording_is_named(tmp_path, asked):
@@ -189,54 +224,79 @@ def test_a_prompt_without_recording_is_named(tmp_path, asked):
 
 
 def test_blocked_prompts_are_left_out_and_never_asked_again(tmp_path, asked):
-    def script(body, n):
-        if "post 0?" in body["messages"][0]["content"]:
-            return Act(status=403, body=b'{"error": "Content violates usage guidelines"}')
-        return Act(body=echo(body))
-
-    with serving(script) as server:
+    plan = {"script": [{"contains": "post 0?", "act": "blocked_403"}]}
+    with simulating(plan=plan) as teacher:
         for _ in range(2):
-            counts = from_api(server, asked, tmp_path / "out")
+            counts = from_api(teacher, asked, tmp_path / "out")
             assert (counts["ok"], counts["blocked"]) == (7, 1)
-        assert set(server.hits.values()) == {1}
-    assert sum(1 for _ in storage.read_jsonl(tmp_path / "out" / "responses.jsonl")) == 7
+        assert set(teacher.ledger.sent.values()) == {1}
+    assert len(responses(tmp_path / "out")) == 7
 
 
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (
-            Act(status=401, body=f'{{"error": "bad key {KEY}"}}'.encode()),
-            "check the key in TEACHER_KEY",
-        ),
-        (Act(status=429, body=b'{"error": "no credits left"}'), "out of money.*filled up"),
-        (Act(status=429, headers={"retry-after": "5000"}), "asks to wait 5000 s"),
-        (Act(status=500, headers={"retry-after": "0"}), "prompt after prompt failed"),
+        ("unauthorized_401", "check the key in TEACHER_KEY"),
+        ("money_429_flat", "out of money: fill it up"),
+        ("retired_410", "choose another teacher.model than tiny-teacher"),
+        ("wrong_model", r"set teacher\.served_as=\('another-model',\)"),
     ],
 )
 def test_a_stop_says_why_and_what_to_do(tmp_path, asked, act, message):
-    with serving(lambda body, n: act) as server:
-        with pytest.raises(TeacherError, match=message) as caught:
-            from_api(server, asked, tmp_path / "out", concurrency=1, max_attempts=2)
-        assert KEY not in str(caught.value)
-        server.script = lambda body, n: Act(body=echo(body))
-        assert from_api(server, asked, tmp_path / "out")["ok"] == 8
+    with simulating(plan={"script": [{"request": 1, "act": act}]}) as teacher:
+        with pytest.raises(TeacherError, match=message):
+            from_api(teacher, asked, tmp_path / "out")
+        assert sum(teacher.ledger.sent.values()) == 1  # the first goes alone
+        assert from_api(teacher, asked, tmp_path / "out")["ok"] == 8
+
+
+def test_an_endpoint_that_ignores_the_wish_for_log_probabilities_is_told_of_at_once(
+    tmp_path, asked
+):
+    with simulating(logprobs=False) as teacher:
+        with pytest.raises(
+            TeacherError, match=r"no log-probabilities.*top_logprobs=2.*set it to 0"
+        ):
+            from_api(teacher, asked, tmp_path / "out", top_logprobs=2)
+        assert sum(teacher.ledger.sent.values()) == 1
+
+
+def test_a_model_that_changes_on_the_way_stops_it_and_another_name_needs_no_new_request(
+    tmp_path, asked
+):
+    plan = {"script": [{"request": 4, "act": "wrong_model", "model": "tiny-teacher-lite"}]}
+    with simulating(plan=plan) as teacher:
+        with pytest.raises(TeacherError, match="served by tiny-teacher-lite"):
+            from_api(teacher, asked, tmp_path / "out", concurrency=1)
+        counts = from_api(teacher, asked, tmp_path / "out", served_as=("tiny-teacher-lite",))
+        assert counts["models_served"] == {"tiny-teacher": 7, "tiny-teacher-lite": 1}
+        assert set(teacher.ledger.sent.values()) == {1}  # the kept reply was read again
+
+
+def test_two_dates_of_one_model_do_not_mix(tmp_path, asked):
+    def script(question):
+        date = "2026-11-05" if number_of(question) < 3 else "2026-12-01"
+        return Act(body=completion("hi", model=f"tiny-teacher-{date}"))
+
+    with simulating(script=script) as teacher:
+        with pytest.raises(TeacherError, match="asked for tiny-teacher-2026-11-05, served by"):
+            from_api(teacher, asked, tmp_path / "out", concurrency=1)
 
 
 def test_a_prompt_that_failed_is_asked_last(tmp_path, asked):
     order = []
 
-    def script(body, n):
-        order.append(int(body["messages"][0]["content"].split()[-1].rstrip("?")))
-        return Act(status=413) if order[-1] == 0 else Act(body=echo(body))
+    def script(question):
+        order.append(number_of(question))
+        return Act(status=413) if order[-1] == 0 else None
 
-    with serving(script) as server:
+    with simulating(script=script) as teacher:
         storage.write_jsonl(asked, prompts(1))
         with pytest.raises(TeacherError):
-            from_api(server, asked, tmp_path / "out", concurrency=1)
+            from_api(teacher, asked, tmp_path / "out", concurrency=1)
         storage.write_jsonl(asked, prompts(3))
         with pytest.raises(TeacherError):
-            from_api(server, asked, tmp_path / "out", concurrency=1)
+            from_api(teacher, asked, tmp_path / "out", concurrency=1)
     assert order == [0, 1, 2, 0]
 
 
@@ -244,6 +304,7 @@ def test_a_prompt_that_failed_is_asked_last(tmp_path, asked):
     ("changes", "message"),
     [
         ({"kind": "oracle"}, "expected recorded, labelled, api"),
+        ({"api": "soap"}, "expected chat, responses"),
         ({"base_url": ""}, "needs teacher.base_url"),
         ({"model": ""}, "needs teacher.base_url and teacher.model"),
         ({"rights": "  "}, "xAI's terms bar training on its output without a written order form"),
@@ -254,13 +315,18 @@ def test_a_prompt_that_failed_is_asked_last(tmp_path, asked):
         ({"concurrency": 0}, "teacher.concurrency"),
         ({"timeout_sec": float("inf")}, "teacher.timeout_sec"),
         ({"max_attempts": 0}, "teacher.max_attempts"),
+        ({"requests_per_minute": -1}, "teacher.requests_per_minute"),
+        ({"price_input": "1.5e3"}, "teacher.price_input"),
+        ({"price_input": "2", "price_output": "6"}, r"teacher.cap is empty: 8 prompts.* USD"),
+        ({"cap": "5"}, "needs prices"),
+        ({"cap": "five", "price_input": "2"}, "teacher.cap is 'five'"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_sent(tmp_path, asked, changes, message):
-    with serving(lambda body, n: Act(body=echo(body))) as server:
+    with simulating() as teacher:
         with pytest.raises(ConfigError, match=message):
-            from_api(server, asked, tmp_path / "out", **changes)
-        assert not server.hits
+            from_api(teacher, asked, tmp_path / "out", **changes)
+        assert not teacher.ledger.sent
     assert not (tmp_path / "out").exists()
 
 
@@ -282,75 +348,133 @@ def test_a_second_process_is_kept_away(tmp_path, asked):
         collect.run(prompts_file=asked, out=tmp_path / "out", kind="recorded", recorded_file=book)
 
 
+# ---- money ------------------------------------------------------------------------------------
+
+PRICED = {"price_input": "2", "price_output": "6"}
+
+
+def test_the_cost_is_the_servers_to_the_tick(tmp_path, asked):
+    prices = money.prices(input="2", output="6", cached="0.5")
+    for xai in (True, False):
+        out = tmp_path / str(xai)
+        with simulating(prices=prices, xai=xai) as teacher:
+            counts = from_api(teacher, asked, out, **PRICED, price_cached="0.5", cap="1")
+            billed = teacher.ledger.billed
+        assert counts["cost_ticks"] == sum(billed.values()) > 0
+        assert {r.request_key: r.cost_ticks for r in responses(out)} == billed
+
+
+def test_a_cap_stops_with_what_to_do_and_raising_it_goes_on(tmp_path, asked):
+    prices = money.prices(input="2", output="6")
+    with simulating(prices=prices) as teacher:
+        given = {**PRICED, "max_tokens": 200}
+        with pytest.raises(TeacherError, match=r"teacher\.cap is reached: .* of 0\.0020000000 USD"):
+            from_api(teacher, asked, tmp_path / "out", **given, cap="0.002")
+        assert 0 < teacher.ledger.billed_ticks <= money.ticks("0.002", "")
+        before = sum(teacher.ledger.sent.values())
+        assert from_api(teacher, asked, tmp_path / "out", **given, cap="1")["ok"] == 8
+        assert sum(teacher.ledger.sent.values()) == 8
+        assert 0 < before < 8
+
+
+def test_an_endpoint_that_charges_is_not_asked_on_without_prices(tmp_path, asked):
+    def script(question):
+        told = json.loads(completion("hi"))
+        told["usage"]["cost_in_usd_ticks"] = 5_000_000
+        return Act(body=json.dumps(told).encode())
+
+    with simulating(script=script) as teacher:
+        with pytest.raises(TeacherError, match=r"one answer cost 0.0005000000 USD.*teacher.cap"):
+            from_api(teacher, asked, tmp_path / "out")
+        assert sum(teacher.ledger.sent.values()) == 1
+
+
 # ---- kill -9 ----------------------------------------------------------------------------------
 
 CHILD = """
 import sys
 from pathlib import Path
 from opengrok_jax.teacher import collect
-url, prompts_file, out = sys.argv[1:]
-collect.run(prompts_file=Path(prompts_file), out=Path(out), kind="api", base_url=url, model="tiny",
-            api_key_env="TEACHER_KEY", concurrency=4, timeout_sec=20.0, rights="own-model")
+url, prompts_file, out, concurrency = sys.argv[1:]
+collect.run(prompts_file=Path(prompts_file), out=Path(out), kind="api", base_url=url,
+            model="tiny-teacher", api_key_env="TEACHER_KEY", concurrency=int(concurrency),
+            timeout_sec=20.0, rights="own-model", price_input="2", price_output="6", cap="9")
 """
 
 
-def child(server, asked, out):
+def child(teacher, asked, out, concurrency):
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, server.base_url, str(asked), str(out)],
+        [sys.executable, "-c", CHILD, teacher.base_url, str(asked), str(out), str(concurrency)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
 
-def test_kill_9_loses_no_answer(tmp_path):
-    asked, count = tmp_path / "prompts.jsonl", 60
+def rows(out, query):
+    with closing(sqlite3.connect(out / "journal.sqlite")) as database:
+        return database.execute(query).fetchall()
+
+
+def killed_and_resumed(tmp_path, *, count, kills, concurrency, latency_sec):
+    """Kills a collection again and again, then lets it end; holds our books against the server's."""
+    chance, output, kept = random.Random(7), b"", {}
+    asked, out = tmp_path / "prompts.jsonl", tmp_path / "out"
     storage.write_jsonl(asked, prompts(count))
-    enough, kill_at = threading.Event(), 0
-
-    def script(body, n):
-        reached = sum(server.answered.values()) >= kill_at
-        if reached:
-            enough.set()
-        # Slow from then on, so that the kill comes in the middle however busy the machine is.
-        return Act(body=echo(body), delay_sec=1.0 if reached else 0.03)
-
-    output = b""
-    with serving(script) as server:
-        for wanted in (10, 30):
-            kill_at = wanted
-            enough.clear()
-            process = child(server, asked, tmp_path / "out")
-            assert enough.wait(60)
+    prices = money.prices(input="2", output="6")
+    with simulating(prices=prices, latency_sec=latency_sec, xai=True) as teacher:
+        for kill in range(kills):
+            process = child(teacher, asked, out, concurrency)
+            # From the first answer of this process to somewhere in its share of the work.
+            wanted = sum(teacher.ledger.answered.values()) + 1 + chance.randrange(count // kills)
+            deadline = time.monotonic() + 60
+            while sum(teacher.ledger.answered.values()) < min(wanted, count * kill // kills + 40):
+                assert time.monotonic() < deadline
+                assert process.poll() is None, process.communicate()[0].decode()
+                time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             output += process.communicate()[0]
-            assert process.returncode == -signal.SIGKILL
-        before = states(tmp_path / "out")
-        kept = {key for key, state in before if state == "ok"}
-        assert len(kept) >= 20
-        assert not (tmp_path / "out" / "responses.jsonl").exists()
-        hits_of_kept = {key: server.hits[key] for key in kept}
-
-        kill_at = count * 9
-        process = child(server, asked, tmp_path / "out")
-        output += process.communicate(timeout=60)[0]
+            kept = dict(
+                rows(
+                    out,
+                    "SELECT hex(key), cost FROM attempt JOIN request ON "
+                    "request.id = request WHERE state = 'ok'",
+                )
+            )
+            assert not (out / "responses.jsonl").exists()
+        process = child(teacher, asked, out, concurrency)
+        output += process.communicate(timeout=120)[0]
         assert process.returncode == 0, output.decode()
-        # no answer that was kept is asked for again
-        assert {key: server.hits[key] for key in kept} == hits_of_kept
-        # each sending beyond one a prompt is an orphan that the journal names
-        after = states(tmp_path / "out")
-        orphans = [key for key, state in after if state == "orphaned"]
-        assert 1 <= len(orphans) <= 2 * 4
-        assert sum(server.hits.values()) <= count + len(orphans)
-        assert sorted(state for _, state in after if state != "orphaned") == ["ok"] * count
+        ledger = teacher.ledger
 
-        smooth = child(server, asked, tmp_path / "smooth")
-        output += smooth.communicate(timeout=60)[0]
-        assert smooth.returncode == 0, output.decode()
+    # every answer that was kept is there, once, with its price
+    rows_now = responses(out)
+    assert [r.prompt_id for r in rows_now] == [p.id for p in prompts(count)]
+    costs = {r.request_key: r.cost_ticks for r in rows_now}
+    assert {k.lower(): c for k, c in kept.items()} == {
+        k: c for k, c in costs.items() if k.upper() in kept
+    }
+    # whatever was sent more than once is an orphan that the journal names
+    names = [row["prompt_id"] for row in storage.read_jsonl(out / "orphans.jsonl")]
+    orphans = Counter(names)
+    ours = {r.request_key: r.prompt_id for r in rows_now}
+    assert len(names) <= kills * concurrency
+    for key, sent in ledger.sent.items():
+        assert sent <= 1 + orphans[ours[key]]
+    # and the books agree: what the server billed is what we settled and, of the orphans, at most
+    # what we hold reserved
+    settled = sum(costs.values())
+    twice = sum(ledger.billed.values()) - settled
+    reserved = rows(out, "SELECT COALESCE(SUM(reserved), 0) FROM attempt WHERE state = 'orphaned'")
+    assert 0 <= twice <= reserved[0][0]
+    for key, billed in ledger.billed.items():
+        if not orphans[ours[key]]:
+            assert billed == costs[key]
+    return out, output
 
-    resumed = (tmp_path / "out" / "responses.jsonl").read_bytes()
-    assert resumed == (tmp_path / "smooth" / "responses.jsonl").read_bytes()
-    assert len(resumed.splitlines()) == count
+
+def test_kill_9_loses_no_answer(tmp_path):
+    _, output = killed_and_resumed(tmp_path, count=90, kills=3, concurrency=4, latency_sec=0.03)
     assert b"in flight when an earlier run ended" in output
     written = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert {"journal.sqlite", "responses.jsonl"} <= {p.name for p in written}
@@ -359,17 +483,38 @@ def test_kill_9_loses_no_answer(tmp_path):
     assert KEY.encode() not in output
 
 
+@pytest.mark.slow
+def test_twenty_kills_in_two_thousand_requests(tmp_path):
+    killed_and_resumed(tmp_path, count=2000, kills=20, concurrency=32, latency_sec=0.05)
+
+
+def test_ctrl_c_waits_for_what_is_in_flight(tmp_path):
+    asked, out = tmp_path / "prompts.jsonl", tmp_path / "out"
+    storage.write_jsonl(asked, prompts(200))
+    with simulating(latency_sec=0.3) as teacher:
+        process = child(teacher, asked, out, 4)
+        deadline = time.monotonic() + 60
+        while sum(teacher.ledger.sent.values()) < 6:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode != 0
+        sent = sum(teacher.ledger.sent.values())
+    assert b"waiting for what is in flight" in output
+    assert rows(out, "SELECT state, COUNT(*) FROM attempt GROUP BY 1") == [("ok", sent)]
+
+
 def test_the_key_is_in_no_file_even_if_the_endpoint_echoes_it(tmp_path, asked, capfd):
-    def script(body, n):
-        if n == 1:
+    def script(question):
+        if question.attempt == 1:
             headers = {"retry-after": "0", "x-request-id": KEY}
             return Act(status=500, body=KEY.encode(), headers=headers)
         return Act(body=completion(f"your key is {KEY}"))
 
-    with serving(script) as server:
-        from_api(server, asked, tmp_path / "out")
-    text = (tmp_path / "out" / "responses.jsonl").read_text()
-    assert "your key is [api key]" in text
+    with simulating(script=script) as teacher:
+        from_api(teacher, asked, tmp_path / "out")
+    assert responses(tmp_path / "out")[0].text == "your key is [api key]"
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert KEY.encode() not in path.read_bytes(), path

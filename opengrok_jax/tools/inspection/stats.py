@@ -138,10 +138,7 @@ def _add(
         }
         lengths = np.diff(batch.column("tokens").offsets.to_numpy()).astype(np.int64)
         sizes.append(lengths)
-        free = np.isin(flat["roles"], keep.SCOPES[scope])
-        ends = np.cumsum(lengths)
-        free[(ends - lengths)[lengths > 0]] = False  # the first and the last token always stay
-        free[ends[lengths > 0] - 1] = False
+        free = keep.maskable(flat["roles"], scope, lengths)
         for role in range(len(ROLES)):
             mine = flat["roles"] == role
             roles[role] += (mine.sum(), flat["key_mask"][mine].sum(), (mine & free).sum())

@@ -1,0 +1,116 @@
+"""One run of asking: the client, the sending and the progress, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+from opengrok_jax.progress import say, track
+from opengrok_jax.teacher import preflight, wire
+from opengrok_jax.teacher.budget import Budget
+from opengrok_jax.teacher.client import Exchange
+from opengrok_jax.teacher.journal import Journal
+from opengrok_jax.teacher.journal_plan import Plan
+from opengrok_jax.teacher.money import Prices
+from opengrok_jax.teacher.outcome import Kind, Outcome, Reply
+from opengrok_jax.teacher.pace import Pace
+from opengrok_jax.teacher.rules import Cause, Patience, Rules, Stop
+from opengrok_jax.teacher.sending import Sending
+from opengrok_jax.teacher.settings import Teacher
+
+
+class Judge:
+    """Reads replies and holds them to the model asked for, and to the one that served before."""
+
+    def __init__(self, teacher: Teacher, served: str) -> None:
+        self._teacher = teacher
+        # A date behind the name is fine, two dates in one data set are not.
+        self._pinned = dataclasses.replace(teacher.asking, model=served) if served else None
+
+    def __call__(self, reply: Reply) -> Outcome:
+        """The reply, understood."""
+        teacher = self._teacher
+        outcome = wire.held_to(wire.read(reply), teacher.asking, teacher.served_as)
+        if outcome.kind is not Kind.OK or outcome.answer is None or not outcome.answer.model:
+            return outcome
+        if teacher.served_as:
+            return outcome  # the user named them all
+        if self._pinned is None:
+            self._pinned = dataclasses.replace(teacher.asking, model=outcome.answer.model)
+        return wire.held_to(outcome, self._pinned, ())
+
+
+async def ask(
+    teacher: Teacher,
+    *,
+    journal: Journal,
+    plan: Plan,
+    budget: Budget,
+    pace: Pace,
+    prices: Prices,
+    judge: Judge,
+    patience: Patience,
+) -> Stop | None:
+    """Asks what the plan has left; answers why it stopped before the end, else None."""
+    tally: Counter[str] = Counter()
+    total, done = plan.requests, plan.settled()
+    if done == total:
+        return None
+    with track("collect", total=total, unit="answers", done=done) as advance:
+
+        def settled(outcome: Outcome) -> None:
+            if outcome.kind is not Kind.OK:
+                tally["blocked" if outcome.kind is Kind.BLOCKED else "failed"] += 1
+            advance(1, note=", ".join(f"{n} {what}" for what, n in sorted(tally.items())))
+
+        async with contextlib.AsyncExitStack() as stack:
+            exchange: Exchange = teacher.book or await stack.enter_async_context(teacher.client())
+            rules = Rules(
+                path=wire.path(teacher.asking),
+                judge=judge,
+                prices=prices,
+                max_tokens=teacher.asking.max_tokens,
+                first=lambda outcome: preflight.first_row(outcome, teacher.asking, prices),
+            )
+            sending = Sending(
+                todo=plan.todo(),
+                exchange=exchange,
+                journal=journal,
+                budget=budget,
+                pace=pace,
+                patience=patience,
+                rules=rules,
+                settled=settled,
+                chance=random.Random(),
+            )
+            with _interrupts(sending):
+                return await sending.ask_all()
+
+
+@contextlib.contextmanager
+def _interrupts(sending: Sending) -> Iterator[None]:
+    """The first Ctrl-C ends the sending and waits for what is in flight; the second does not."""
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    assert main is not None
+
+    def interrupted() -> None:
+        if sending.stopped is not None:
+            main.cancel()
+            return
+        say("collect: no more is sent, waiting for what is in flight; Ctrl-C again does not wait")
+        sending.stop(Stop(cause=Cause.INTERRUPTED))
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+    except (ValueError, RuntimeError, NotImplementedError):  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

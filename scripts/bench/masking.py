@@ -1,0 +1,258 @@
+"""What the mask costs on top of its annotator, and what it takes at which size. Prints JSON.
+
+python scripts/bench/masking.py overhead [--posts 10000] [--repeats 3]
+python scripts/bench/masking.py scale [--sizes 10000,100000] [--workers 0]
+python scripts/bench/masking.py rebuild [--posts 100000] [--workers 0]
+
+overhead  processor time of one thread over the same distinct posts: bare `nlp.pipe` of the pipeline
+          that ships (batches of 256, a memory zone for 1024 posts, the Docs thrown away) against
+          everything that annotating is in a build: duplicates found, chunks keyed, words copied
+          out, written and read again. They take turns; the median of the ratios counts.
+scale     whole builds of growing corpora: seconds, posts a second, and the peak of resident memory
+          of the process and its workers together, sampled every half second from /proc.
+rebuild   seconds of a build after alpha changed, the factors being there.
+
+Posts are TweetEval's (--data FOLDER, by default ../shared/data), beyond their number recombined
+from halves of two; every tenth repeats an earlier one, as in a crawl by keywords.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ANSWERS = ("positive", "negative", "neutral", "It is about sports, mostly.", "A complaint.")
+CHILD = """
+import json, sys, time
+from pathlib import Path
+from opengrok_jax.masking import build
+if __name__ == "__main__":
+    given = json.loads(sys.argv[3])
+    started = time.perf_counter()
+    told = build.run(examples_file=Path(sys.argv[1]), out=Path(sys.argv[2]), **given)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "examples": told["examples"], "texts": told["texts"]}))
+"""
+
+
+def main() -> None:
+    """Parses the flags, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=("overhead", "scale", "rebuild"))
+    parser.add_argument("--posts", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sizes", default="10000,100000")
+    parser.add_argument("--workers", type=int, default=0, help="0 = all cores")
+    parser.add_argument("--data", type=Path, default=Path("..") / "shared" / "data")
+    flags = parser.parse_args()
+    source = real_posts(flags.data)
+    if flags.what == "overhead":
+        result = overhead(source, flags.posts or 10_000, flags.repeats)
+    elif flags.what == "scale":
+        sizes = [int(size) for size in flags.sizes.split(",")]
+        result = {"builds": [scale(source, size, flags.workers) for size in sizes]}
+    else:
+        result = rebuild(source, flags.posts or 100_000, flags.workers)
+    print(json.dumps(result, indent=1))
+
+
+def real_posts(folder: Path) -> list[str]:
+    """The distinct posts of TweetEval's sentiment task."""
+    with gzip.open(folder / "tweeteval" / "sentiment.train-rebuilt.jsonl.gz", "rt") as file:
+        return list(dict.fromkeys(json.loads(line)["text"] for line in file))
+
+
+def posts(source: list[str], count: int) -> Iterator[str]:
+    """So many posts, a tenth of them repeated."""
+    chance = random.Random(0)
+    halves = [post.split() for post in source]
+    for number in range(count):
+        if number % 10 == 9:
+            yield source[chance.randrange(min(number, len(source)))]
+        elif number < len(source):
+            yield source[number]
+        else:
+            one, other = chance.choice(halves), chance.choice(halves)
+            yield " ".join(one[: len(one) // 2] + other[len(other) // 2 :])
+
+
+def write_examples(source: list[str], count: int, path: Path) -> None:
+    """An examples file as `opengrok curate` writes it."""
+    with open(path, "w", encoding="utf-8") as file:
+        for number, post in enumerate(posts(source, count)):
+            row = {
+                "id": f"{number:016x}",
+                "messages": [{"role": "user", "content": post}],
+                "response": ANSWERS[number % len(ANSWERS)],
+                "split": "valid" if number % 50 == 0 else "train",
+                "cell": {"intent": "bench"},
+                "label": ANSWERS[number % 3],
+                "source": "bench",
+                "model_served": "bench",
+                "rights": "bench",
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+# ---- overhead -----------------------------------------------------------------------------------
+
+
+def overhead(source: list[str], count: int, repeats: int) -> dict[str, Any]:
+    """Processor seconds of the bare pipeline and of annotating in a build, taking turns."""
+    from opengrok_jax.masking import syntax, words
+
+    nlp = syntax.load_pipeline()
+    texts = list(posts(source, count))
+    distinct = list(dict.fromkeys(texts))
+    words.annotate(nlp, distinct[:2000])  # warms caches for both
+    rows = []
+    for repeat in range(repeats):
+        turns = [lambda: bare(nlp, distinct), lambda: annotating(nlp, texts)]
+        order = (0, 1) if repeat % 2 == 0 else (1, 0)
+        took = {at: seconds(turns[at]) for at in order}
+        rows.append({"bare": took[0], "annotating": took[1], "ratio": took[1] / took[0]})
+    return {
+        "pipeline": syntax.pipeline_label(nlp),
+        "posts": len(texts),
+        "distinct": len(distinct),
+        "overhead": statistics.median(row["ratio"] for row in rows) - 1,
+        "turns": rows,
+    }
+
+
+def bare(nlp: Any, distinct: list[str]) -> None:
+    """The pipeline and nothing else."""
+    for at in range(0, len(distinct), 1024):
+        with nlp.memory_zone():
+            for _ in nlp.pipe(distinct[at : at + 1024], batch_size=256):
+                pass
+
+
+def annotating(nlp: Any, texts: list[str]) -> None:
+    """What a build does: distinct texts, chunks, their words on disk and back."""
+    import hashlib
+
+    import numpy as np
+
+    from opengrok_jax.masking import distinct, factors, words
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept, keys = Path(folder) / "words", []
+        waiting: list[str] = []
+        everywhere = []
+
+        def chunk(some: list[str]) -> None:
+            keys.append(words.chunk_key("bench", some))
+            words.save(words.file_of(kept, keys[-1]), words.annotate(nlp, some))
+
+        with distinct.opened(Path(folder) / "distinct.sqlite") as index:
+            for at in range(0, len(texts), 2048):
+                some = texts[at : at + 2048]
+                digests = [hashlib.blake2b(t.encode(), digest_size=16).digest() for t in some]
+                table = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+                places, new = index.of(table)
+                everywhere.append(places)
+                waiting += [some[n] for n in new]
+                while len(waiting) >= words.CHUNK:
+                    chunk(waiting[: words.CHUNK])
+                    del waiting[: words.CHUNK]
+        if waiting:
+            chunk(waiting)
+        for places in everywhere:
+            factors.gather(places, keys, kept)
+
+
+def seconds(work: Any) -> float:
+    """Processor seconds of this process."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+# ---- whole builds -------------------------------------------------------------------------------
+
+
+def scale(source: list[str], count: int, workers: int) -> dict[str, Any]:
+    """A build in a process of its own, its memory watched."""
+    with tempfile.TemporaryDirectory() as folder:
+        examples = Path(folder) / "examples.jsonl"
+        write_examples(source, count, examples)
+        told = build(examples, Path(folder) / "out", {"workers": workers})
+        size = sum(p.stat().st_size for p in (Path(folder) / "out").rglob("*") if p.is_file())
+    return {"posts": count, **told, "bytes": size}
+
+
+def rebuild(source: list[str], count: int, workers: int) -> dict[str, Any]:
+    """A build, and another one with a new alpha."""
+    with tempfile.TemporaryDirectory() as folder:
+        examples = Path(folder) / "examples.jsonl"
+        write_examples(source, count, examples)
+        first = build(examples, Path(folder) / "out", {"workers": workers})
+        second = build(examples, Path(folder) / "out", {"workers": workers, "alpha": 3.0})
+    return {"posts": count, "build": first, "rebuild": second}
+
+
+def build(examples: Path, out: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Runs `build.run` in a new process; seconds, posts a second, peak memory of all processes."""
+    command = [sys.executable, "-c", CHILD, str(examples), str(out), json.dumps(given)]
+    script = out.parent / "child.py"  # spawned workers import the main module: it has to be a file
+    script.write_text(CHILD)
+    command[1:3] = [str(script)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = processes = 0
+    while process.poll() is None:
+        found = family(process.pid)
+        peak, processes = max(peak, sum(map(resident, found))), max(processes, len(found))
+        time.sleep(0.5)
+    assert process.stdout is not None
+    body = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"the build failed with status {process.returncode}")
+    told = json.loads(body)
+    return {
+        **told,
+        "posts_per_second": told["examples"] / told["seconds"],
+        "peak_mib": round(peak / 2**20, 1),
+        "processes": processes,
+    }
+
+
+def family(root: int) -> list[int]:
+    """A process and all below it."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            body = path.read_text()
+        except OSError:
+            continue
+        parents[int(path.parent.name)] = int(body.rpartition(")")[2].split()[1])
+    found, grown = {root}, True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found, grown = found | more, bool(more)
+    return sorted(found)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds, what it shares with others counted in each."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+import pytest
+
+from opengrok_jax.teacher import plain
+from opengrok_jax.teacher.outcome import Usage
+from tests.teacher.questions import completion, outcome, told
+
+
+def answer_in(body):
+    answer = outcome(200, body).answer
+    assert answer is not None
+    return answer
+
+
+def test_a_token_may_end_inside_a_character():
+    content = [
+        {"token": "\\xf0\\x9f", "bytes": [240, 159], "logprob": -1, "top_logprobs": []},
+        {"token": "\\x98\\x80", "bytes": [152, 128], "logprob": -1, "top_logprobs": []},
+    ]
+    answer = answer_in(completion("😀", logprobs={"content": content}))
+    assert [t.bytes for t in answer.tokens] == ["f09f", "9880"]
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"content": None},
+        {"content": []},
+        {"content": [told("hello", -0.5)]},  # no alternatives
+        {"content": [told("hallo", -0.5, ("hallo", -0.5))]},  # another text
+        {"content": [told("hel", -0.5, ("hel", -0.5))]},  # cut
+        {"content": [told("hello", 0.5, ("hello", -0.5))]},  # no probability
+        {"content": [told("hello", float("nan"), ("hello", -0.5))]},
+        {"content": ["hello"]},
+        {"tokens": ["hello"], "token_logprobs": [-0.5]},  # the old completions form
+        [],
+    ],
+)
+def test_log_probabilities_that_cannot_be_used_are_left_and_the_answer_stays(logprobs):
+    answer = answer_in(completion("hello", logprobs=logprobs))
+    assert (answer.text, answer.tokens, answer.top) == ("hello", (), ())
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        [],
+        {"prompt_tokens": None},
+        {"prompt_tokens": -3},
+        {"prompt_tokens": True},
+        {"prompt_tokens": 1.5, "cost_in_usd_ticks": 2.5},
+        {"prompt_tokens": 10**400, "cost_in_usd_ticks": -1},
+    ],
+)
+def test_odd_usage_counts_nothing(usage):
+    assert plain.usage(usage, "prompt_tokens", "completion_tokens") == Usage()
+
+
+def test_what_is_no_json():
+    assert plain.value(b"[" * 100_000) is None
+    assert plain.value(b"\xff") is None
+    assert plain.value(b"3") == 3
+    assert plain.section({"a": {"b": 1}}, "a") == {"b": 1}
+    assert plain.section([1], "a") == plain.section({"a": 3}, "a") == {}
