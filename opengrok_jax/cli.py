@@ -33,7 +33,8 @@ exit status:
 READS = {
     "plan-prompts": "the axes and templates, or your posts",
     "collect": "prompts/prompts.jsonl",
-    "curate": "teacher/responses.jsonl",
+    "refine": "prompts/prompts.jsonl, teacher/responses.jsonl, and asks the teacher on",
+    "curate": "refinement/responses.jsonl",
     "mask": "curation/kept.jsonl",
     "finetune": "masking/masked.parquet",
     "evaluate": "training/student, the tasks",
