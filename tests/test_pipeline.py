@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline, storage
-from opengrok_jax.errors import ConfigError, RunFolderError
+from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 
 
 @pytest.fixture
@@ -32,6 +32,8 @@ def test_every_stage_reads_what_an_earlier_one_writes():
             inside = f"{path}/{storage.MANIFEST}"
             assert not name or {path, inside} & written or name == "student"
         written |= {stage.folder} | {f"{stage.folder}/{name}" for name in stage.writes}
+        earlier = {s.section for s in pipeline.STAGES[: pipeline.STAGES.index(stage)]}
+        assert set(stage.borrows) <= earlier
     assert len({s.section for s in pipeline.STAGES}) == len(pipeline.STAGES)
 
 
@@ -50,7 +52,7 @@ def test_a_stage_is_done_once(config, tmp_path, capsys):
 
 
 def test_a_stage_needs_the_ones_before_it(config):
-    with pytest.raises(RunFolderError, match="curate needs the results of plan-prompts"):
+    with pytest.raises(RunFolderError, match="curate needs the results of refine"):
         pipeline.run(config, only="curate")
 
 
@@ -81,6 +83,22 @@ def test_how_a_stage_is_done_may_change_and_what_is_done_stays_done(config):
     with config.unlocked():
         config.update({"teacher": {"temperature": 0.1}})
     with pytest.raises(RunFolderError, match=r"teacher\.temperature was absent, now 0\.1\. Give"):
+        pipeline.run(config, only="collect")
+
+
+def test_a_teacher_that_was_named_wrongly_is_named_anew_until_all_is_collected(config):
+    pipeline.run(config, only="plan-prompts")
+    wrong = {"kind": "recorded", "recorded_file": "missing.jsonl"}
+    with config.unlocked():
+        config.teacher = ConfigDict(wrong)
+    with pytest.raises(DataError, match="no such file"):
+        pipeline.run(config, only="collect")
+    with config.unlocked():
+        config.teacher = ConfigDict({"kind": "recorded"})
+    assert pipeline.run(config, only="collect") is True
+    with config.unlocked():
+        config.teacher = ConfigDict({"kind": "recorded", "max_tokens": 9})
+    with pytest.raises(RunFolderError, match=r"teacher\.max_tokens"):
         pipeline.run(config, only="collect")
 
 
