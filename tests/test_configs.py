@@ -25,10 +25,8 @@ def test_a_config_binds_to_every_room(repository, spec):
         run = pipeline.room(stage)
         parameters = inspect.signature(run).parameters.values()
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters), stage.verb
-        inspect.signature(run).bind(
-            out=None, **dict.fromkeys([*stage.reads, *stage.watches]), **sections[stage.section]
-        )
-        given = {"out", *stage.reads, *stage.watches}
+        given = {"out", *stage.reads, *stage.watches, *stage.borrows}
+        inspect.signature(run).bind(**dict.fromkeys(given), **sections[stage.section])
         config_module.check(stage.section, sections[stage.section], run, given)
 
 
@@ -56,6 +54,13 @@ def test_the_demo_asks_with_the_words_of_the_evaluation(repository):
     plain = config_module.load(str(repository / "configs" / "tweeteval.py")).to_dict()
     settings = plain["evaluation"]["tasks"]["emotion"]
     assert settings["instruction"] == plain["prompts"]["instruction"]
+
+
+def test_what_is_scored_never_teaches(repository):
+    spec = str(repository / "configs" / "tweeteval.py")
+    change = "--config.evaluation.tasks.emotion.file=mine.jsonl"
+    plain = config_module.load(spec, [change]).to_dict()
+    assert plain["curation"]["evaluation_files"] == "mine.jsonl"
 
 
 def test_the_recorded_teacher_knows_the_demos_plan(repository, tmp_path):

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline, storage
-from opengrok_jax.errors import ConfigError, RunFolderError
+from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 
 
 @pytest.fixture
@@ -32,6 +32,8 @@ def test_every_stage_reads_what_an_earlier_one_writes():
             inside = f"{path}/{storage.MANIFEST}"
             assert not name or {path, inside} & written or name == "student"
         written |= {stage.folder} | {f"{stage.folder}/{name}" for name in stage.writes}
+        earlier = {s.section for s in pipeline.STAGES[: pipeline.STAGES.index(stage)]}
+        assert set(stage.borrows) <= earlier
     assert len({s.section for s in pipeline.STAGES}) == len(pipeline.STAGES)
 
 
@@ -50,7 +52,7 @@ def test_a_stage_is_done_once(config, tmp_path, capsys):
 
 
 def test_a_stage_needs_the_ones_before_it(config):
-    with pytest.raises(RunFolderError, match="curate needs the results of plan-prompts"):
+    with pytest.raises(RunFolderError, match="curate needs the results of refine"):
         pipeline.run(config, only="curate")
 
 
@@ -84,6 +86,22 @@ def test_how_a_stage_is_done_may_change_and_what_is_done_stays_done(config):
         pipeline.run(config, only="collect")
 
 
+def test_a_teacher_that_was_named_wrongly_is_named_anew_until_all_is_collected(config):
+    pipeline.run(config, only="plan-prompts")
+    wrong = {"kind": "recorded", "recorded_file": "missing.jsonl"}
+    with config.unlocked():
+        config.teacher = ConfigDict(wrong)
+    with pytest.raises(DataError, match="no such file"):
+        pipeline.run(config, only="collect")
+    with config.unlocked():
+        config.teacher = ConfigDict({"kind": "recorded"})
+    assert pipeline.run(config, only="collect") is True
+    with config.unlocked():
+        config.teacher = ConfigDict({"kind": "recorded", "max_tokens": 9})
+    with pytest.raises(RunFolderError, match=r"teacher\.max_tokens"):
+        pipeline.run(config, only="collect")
+
+
 def test_redo_keeps_the_journal(config, tmp_path):
     for verb in ("plan-prompts", "collect"):
         pipeline.run(config, only=verb)
@@ -104,6 +122,29 @@ def test_a_stage_is_done_again_when_its_input_changed(config, tmp_path):
     changed = storage.read_json(manifest) | {"fingerprint": "of another plan"}
     storage.write_json(manifest, changed)
     assert pipeline.run(config, only="collect") is True
+
+
+def test_a_stage_is_done_again_when_a_file_it_watches_changed(config, tmp_path):
+    for verb in ("plan-prompts", "collect", "curate"):
+        pipeline.run(config, only=verb)
+    assert pipeline.run(config, only="curate") is False
+    assert pipeline.finished(config, "curate") == tmp_path / "run"
+    kept = tmp_path / "run" / "curation" / "kept.jsonl"
+    before = storage.read_manifest(kept.parent)
+    row = next(storage.read_jsonl(kept.parent / "verdicts.jsonl"))
+    decision = {"prompt_id": row["prompt_id"], "body_sha": row["body_sha"], "reviewer": "ann"}
+    decision |= {"decision": "reject", "reason": "poor", "at": "2026-11-25T00:00:00Z"}
+    storage.write_jsonl(tmp_path / "run" / "review" / "decisions.jsonl", [decision])
+    with pytest.raises(RunFolderError, match="curate is not finished"):
+        pipeline.finished(config, "curate")
+    assert pipeline.run(config, only="curate") is True
+    after = storage.read_manifest(kept.parent)
+    assert before is not None
+    assert after is not None
+    assert after["counts"]["human"] == {"rejected": 1}
+    assert after["fingerprint"] != before["fingerprint"]  # so the later stages are done again
+    assert row["prompt_id"] not in kept.read_text()
+    assert pipeline.run(config, only="curate") is False
 
 
 def test_a_dry_run_leaves_no_trace(config, tmp_path, capsys):

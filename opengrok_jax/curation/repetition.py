@@ -39,7 +39,7 @@ def repetition(prompt: Prompt, response: Response, settings: Settings) -> Look |
     if len(row) > DOCUMENT_WORDS:
         name, score = max(measures(text, row).items(), key=lambda item: item[1])
         return judged(score, _NEAR, 1.0, Reason.REPETITIVE, f"{name}: {score:.2f} of what is usual")
-    raw = text.encode()
+    raw = " ".join(text.split()).encode()
     if len(raw) < SHORTEST:
         return None
     factor = len(raw) / len(zlib.compress(raw, 9))
@@ -57,8 +57,8 @@ def measures(text: str, row: Sequence[str]) -> dict[str, float]:
     for n, line in TOP_RUNS.items():
         runs = Counter(tuple(row[i : i + n]) for i in range(len(row) - n + 1))
         run, times = runs.most_common(1)[0]
-        # A run that occurs once repeats nothing, however long its words are.
-        share = times * sum(map(len, run)) / size if times > 1 else 0.0
+        # In a post of fifty words a phrase said twice is past Gopher's line, and good style.
+        share = times * sum(map(len, run)) / size if times > 2 else 0.0
         found[f"commonest run of {n} words"] = share / line
     for n, line in REPEATED_RUNS.items():
         covered = _repeated(row, n)

@@ -21,10 +21,10 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from opengrok_jax.curation import intervals
 from opengrok_jax.curation.review_decisions import Body, by_look, outcomes
 from opengrok_jax.records import Decision
 
-Z95 = 1.959963984540054  # the normal quantile at 0.975
 MIN_REVIEWED = 50  # without a rejection the bound is then 7.1 %
 
 
@@ -53,17 +53,16 @@ class Audit:
     least: int
 
 
-def wilson_upper(rejected: int, reviewed: int, z: float = Z95) -> float:
-    """Upper end of the Wilson score interval of a share; see above.
+def wilson_upper(rejected: int, reviewed: int) -> float:
+    """Upper end of the Wilson score interval of a share at 95 %; see above.
 
     Raises:
       ValueError: not 0 <= rejected <= reviewed, or nothing was reviewed.
     """
     if not 0 <= rejected <= reviewed or reviewed < 1:
         raise ValueError(f"expected 0 <= rejected <= reviewed >= 1, got {rejected} of {reviewed}")
-    p, n, zz = rejected / reviewed, reviewed, z * z
-    spread = z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
-    return min(1.0, max(p, (p + zz / (2 * n) + spread) / (1 + zz / n)))  # rounding aside
+    _, upper = intervals.wilson(rejected, reviewed, intervals.normal(0.95))
+    return max(upper, rejected / reviewed)  # which rounding may have passed by
 
 
 def audit(

@@ -12,9 +12,7 @@ says something else at the same time, or at none, was changed by hand and counts
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax import records, storage
-from opengrok_jax.curation import review_decisions, review_label_studio
+from opengrok_jax.curation import review_csv, review_decisions, review_label_studio
 from opengrok_jax.curation.review_decisions import CHOICES, Body, Log
 from opengrok_jax.curation.review_queue import findings, key
 from opengrok_jax.errors import ConfigError, DataError
@@ -51,7 +49,7 @@ def write(path: Path, rows: Iterable[Verdict], decisions: Iterable[Decision]) ->
         lines = (json.dumps(row) + "\n" for row in flat)
         storage.write_bytes(path, "".join(lines).encode("ascii"))
     elif known == ".csv":
-        storage.write_bytes(path, to_csv(flat))
+        storage.write_bytes(path, review_csv.table(flat, COLUMNS))
     else:
         tasks = review_label_studio.tasks(flat)
         storage.write_bytes(path, (json.dumps(tasks, indent=1) + "\n").encode("ascii"))
@@ -123,7 +121,7 @@ def take(path: Path, rows: Iterable[Verdict], log: Log, earlier: Iterable[Decisi
     """
     reader: dict[str, Callable[[Path], Numbered]] = {
         ".jsonl": _read_jsonl,
-        ".csv": _read_csv,
+        ".csv": review_csv.read,
         ".json": review_label_studio.read,
     }
     said: list[Decision | None] = []
@@ -235,86 +233,6 @@ def _number(kind: Callable[[Any], Any], value: Any, blank: Any, name: str) -> An
         return kind(value)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{name} is {value!r}; expected a number") from None
-
-
-# ---- CSV --------------------------------------------------------------------------------------
-
-
-def cell(text: str) -> str:
-    """A text as a cell that a spreadsheet takes for text; `text_of` takes it back, exactly.
-
-    What does not begin with a letter gets an apostrophe: formulas, and what would become a number
-    or a date. What CSV or UTF-8 cannot carry is written as JSON.
-
-    >>> cell("=1+1"), cell("'tis"), cell("plain"), cell("a\\0b")
-    ("'=1+1", "''tis", 'plain', 'json:"a\\\\u0000b"')
-    """
-    if text.startswith("json:") or any(
-        (c < " " and c not in "\n\t") or "\ud800" <= c <= "\udfff" for c in text
-    ):
-        text = "json:" + json.dumps(text)
-    return text if not text or text[0].isalpha() else "'" + text
-
-
-def text_of(written: str) -> str:
-    """The text of a cell.
-
-    Raises:
-      DataError: it begins as JSON and is none.
-    """
-    text = written.removeprefix("'")
-    if not text.startswith("json:"):
-        return text
-    try:
-        value = json.loads(text.removeprefix("json:"))
-    except ValueError:
-        value = None
-    if not isinstance(value, str):
-        raise DataError("a cell begins with json: and is not JSON")
-    return value
-
-
-def to_csv(rows: Iterable[dict[str, Any]]) -> bytes:
-    """The rows as a spreadsheet reads them: UTF-8 with a byte order mark, CRLF."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\r\n", quoting=csv.QUOTE_MINIMAL)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(cell(row[n]) if isinstance(row[n], str) else row[n] for n in COLUMNS)
-    return out.getvalue().encode("utf-8-sig")
-
-
-def _read_csv(path: Path) -> Numbered:
-    csv.field_size_limit(2**31 - 1)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8; save it as CSV UTF-8") from None
-    first = text.partition("\n")[0]
-    # Where the comma is the decimal point, spreadsheets write semicolons.
-    separator = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    line = 1
-    try:
-        header = next(reader, [])
-        if missing := {"prompt_id", "body_sha", "reviewer", "decision"} - set(header):
-            raise DataError(f"{path}: lacks the column {', '.join(sorted(missing))}")
-        line = reader.line_num + 1
-        for cells in reader:
-            where, line = f"line {line}", reader.line_num + 1
-            if not any(cells):
-                continue
-            if len(cells) != len(header):
-                yield where, {"": f"{len(cells)} cells, {len(header)} expected"}
-                continue
-            try:
-                yield where, {n: text_of(c) for n, c in zip(header, cells, strict=True)}
-            except DataError as error:
-                yield where, {"": str(error)}
-    except csv.Error as error:
-        raise DataError(f"{path}, line {line}: no CSV: {error}") from None
 
 
 def _read_jsonl(path: Path) -> Numbered:

@@ -28,7 +28,9 @@ class Judge:
     """Reads replies and holds them to the model asked for, and to the one that served before."""
 
     def __init__(self, teacher: Teacher, served: str) -> None:
-        self._teacher, self._served = teacher, served
+        self._teacher = teacher
+        # A date behind the name is fine, two dates in one data set are not.
+        self._pinned = dataclasses.replace(teacher.asking, model=served) if served else None
 
     def __call__(self, reply: Reply) -> Outcome:
         """The reply, understood."""
@@ -36,12 +38,11 @@ class Judge:
         outcome = wire.held_to(wire.read(reply), teacher.asking, teacher.served_as)
         if outcome.kind is not Kind.OK or outcome.answer is None or not outcome.answer.model:
             return outcome
-        self._served = self._served or outcome.answer.model
         if teacher.served_as:
             return outcome  # the user named them all
-        # A date behind the name is fine, two dates in one data set are not.
-        asking = dataclasses.replace(teacher.asking, model=self._served)
-        return wire.held_to(outcome, asking, ())
+        if self._pinned is None:
+            self._pinned = dataclasses.replace(teacher.asking, model=outcome.answer.model)
+        return wire.held_to(outcome, self._pinned, ())
 
 
 async def ask(

@@ -70,6 +70,7 @@ class Client:
         self._tls = _tls() if self._address.scheme == "https" else None
         self._proxy = _proxy(self._address)
         self._idle: list[Connection] = []
+        self._heads: dict[tuple[str, str], Secret] = {}  # they hold the key
 
     def __repr__(self) -> str:
         """The address; the key masked."""
@@ -146,6 +147,13 @@ class Client:
             raise Unreachable(f"cannot connect: no connection within {CONNECT_SEC:g} s") from None
 
     def _head(self, method: str, path: str, body: bytes) -> bytes:
+        fixed = self._heads.get((method, path))
+        if fixed is None:
+            fixed = self._heads[method, path] = Secret(self._fixed(method, path))
+        length = f"content-length: {len(body)}\r\n\r\n" if body else "\r\n"
+        return (fixed.reveal() + length).encode("latin-1")
+
+    def _fixed(self, method: str, path: str) -> str:
         address = self._address
         target, extra = f"{address.path}{path}", ""
         if self._proxy is not None and self._tls is None:
@@ -153,12 +161,12 @@ class Client:
             extra = connection_module.proxy_login(self._proxy)
         if self._key:
             extra += f"authorization: Bearer {self._key.reveal()}\r\n"
-        if body:
-            extra += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        if method == "POST":
+            extra += "content-type: application/json\r\n"
         return (
             f"{method} {target} HTTP/1.1\r\nhost: {address.netloc}\r\naccept: application/json\r\n"
-            f"accept-encoding: identity\r\nuser-agent: opengrok-jax\r\n{extra}\r\n"
-        ).encode("latin-1")
+            f"accept-encoding: identity\r\nuser-agent: opengrok-jax\r\n{extra}"
+        )
 
 
 def _tls() -> ssl.SSLContext:

@@ -128,7 +128,7 @@ def run(
         served_as=served_as,
         rights=rights,
     )
-    print_ = _fingerprint(prompts_file, teacher)
+    print_ = fingerprint(prompts_file, teacher)
     found = asyncio.run(preflight.probe(teacher)) if teacher.book is None else Found()
     prices = preflight.agreed(prices, found, teacher.endpoint)
     if prices and not cap:
@@ -222,7 +222,7 @@ def _closed(
     }
 
 
-def _fingerprint(prompts_file: Path, teacher: Teacher) -> str:
+def fingerprint(prompts_file: Path, teacher: Teacher) -> str:
     """Of all that the requests are made of."""
     if not prompts_file.exists():
         raise DataError(f"{prompts_file}: no such file")

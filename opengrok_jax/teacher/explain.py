@@ -73,7 +73,7 @@ def _refused(kind: Kind, detail: str, teacher: Teacher, hint: str) -> str:
     if kind is Kind.RETIRED:
         return f"choose another teacher.model than {model}" + (f" ({hint})" if hint else "")
     if hint:
-        return hint + ": set teacher.model"
+        return hint
     key = f"the key in {teacher.key_env}" if teacher.key_env else "teacher.api_key_env (none named)"
     return f"check {key}, teacher.base_url, teacher.model ({model}) and what it was asked with"
 

@@ -155,8 +155,8 @@ def models_hint(asking: Asking, found: Found) -> str:
         return ""
     close = difflib.get_close_matches(asking.model, found.models, n=1)
     shown = ", ".join(found.models[:10]) + (" ..." if len(found.models) > 10 else "")
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return f"it does not list {asking.model!r}, but {shown}{meant}"
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"it does not list {asking.model!r}, but {shown}: set teacher.model{meant}"
 
 
 def first_row(outcome: Outcome, asking: Asking, prices: Prices) -> str:

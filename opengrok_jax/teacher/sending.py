@@ -155,7 +155,17 @@ class Sending:
         self._budget.reserve(reserved)
         self._in_flight += 1
         number = self._journal.sent(job.todo, reserved)
-        task = asyncio.create_task(self._send(job, number, reserved, self._commits.durable()))
+        intent = self._commits.durable()
+        intent.add_done_callback(lambda done: self._go(job, number, reserved, done))
+
+    def _go(self, job: _Job, number: int, reserved: Need, intent: asyncio.Future[None]) -> None:
+        """Sends, now that the intent is on the disk."""
+        if self._over.done():
+            return
+        if error := intent.exception():
+            self._over.set_exception(error)
+            return
+        task = asyncio.create_task(self._send(job, number, reserved))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -166,10 +176,7 @@ class Sending:
         if not self._over.done():
             self._over.set_exception(error)
 
-    async def _send(
-        self, job: _Job, number: int, reserved: Need, intent: asyncio.Future[None]
-    ) -> None:
-        await asyncio.shield(intent)
+    async def _send(self, job: _Job, number: int, reserved: Need) -> None:
         job.sent_at = time.monotonic()
         job.expected = self._pace.sent(len(job.todo.body))
         reply = await self._exchange.post(self._rules.path, job.todo.body)

@@ -30,6 +30,7 @@ def add(verbs: Any, epilog: str) -> None:
     verb.add_argument("--model", action="append", help="a model it serves; may be repeated")
     verb.add_argument("--seed", type=int, default=0, help="of answers and faults (0)")
     verb.add_argument("--latency", type=float, default=0.1, help="seconds before a reply (0.1)")
+    verb.add_argument("--text", default="", help="what every answer says, instead of made-up words")
     verb.add_argument("--xai", action="store_true", help="tell prices and cost as xAI does")
     verb.add_argument("--price-input", default="", help="USD for a million tokens, a decimal")
     verb.add_argument("--price-output", default="", help="the same, for tokens of the answer")
@@ -79,6 +80,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         tokens_per_minute=flags.tokens_per_minute,
         at_once=flags.at_once,
         credit_ticks=money.ticks(flags.credit, "--credit") if flags.credit else -1,
+        text=flags.text,
         plan=storage.read_json(Path(flags.faults)) if flags.faults else {},
     )
     teacher = Teacher(settings)

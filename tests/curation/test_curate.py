@@ -6,10 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opengrok_jax import storage
-from opengrok_jax.curation import curate
+from opengrok_jax.curation import contamination, curate
 from opengrok_jax.curation.curate import split
 from opengrok_jax.errors import ConfigError, DataError
-from opengrok_jax.records import Example, Prompt, Response, prompt_id
+from opengrok_jax.records import (
+    Decision,
+    Example,
+    Prompt,
+    Response,
+    Verdict,
+    body_sha,
+    prompt_id,
+)
 from tests.curation.curation_rows import prompt, response
 
 TEXTS = [
@@ -144,6 +152,110 @@ def test_both_sides_occur_and_an_id_stays_on_its_side(ids, share, seed):
 def test_the_share_is_about_right():
     splits = split([str(n) for n in range(4000)], 0.1, 0)
     assert 0.08 < splits.count("valid") / 4000 < 0.12
+
+
+# ---- verdicts and people ----------------------------------------------------------------------
+
+
+def verdicts(folder):
+    return storage.read_records(folder / "out" / "verdicts.jsonl", Verdict)
+
+
+def decided(verdict, decision, **more):
+    fields = {"prompt_id": verdict.prompt_id, "body_sha": verdict.body_sha, "reviewer": "ann"}
+    return Decision(decision=decision, at="2026-11-25T00:00:00Z", **{**fields, **more})
+
+
+def test_every_answer_has_a_verdict_in_order(tmp_path):
+    made = rows([TEXTS[0], "Meh.", TEXTS[0], f"They should all be shot. {TEXTS[1]}", TEXTS[2]])
+    counts, kept, rejected = curated(tmp_path, made)
+    found = verdicts(tmp_path)
+    assert [v.prompt_id for v in found] == [p.id for p, _ in made]
+    assert [v.keep for v in found] == [True, False, False, False, True]
+    assert [v.reason for v in found] == ["", "too_short", "near_duplicate", "harmful", ""]
+    assert [v.flagged for v in found] == [False, False, False, True, False]
+    assert {v.rules for v in found} == {counts["rules"]}
+    assert found[2].findings[0].detail == f"100% like the answer to {made[0][0].id}"
+    assert [v.prompt_id for v in found if v.keep] == [e.id for e in kept]
+    assert [v.prompt_id for v in found if not v.keep] == [r["prompt_id"] for r in rejected]
+    assert kept[0].provenance.rules == counts["rules"]
+    assert found[0].body_sha == body_sha(found[0].response)
+
+
+def test_people_overrule_the_rules(tmp_path):
+    flagged = f"They should all be shot. {TEXTS[1]}"
+    made = rows([TEXTS[0], flagged, flagged + " Indeed.", TEXTS[2], "Meh.", TEXTS[3]])
+    curated(tmp_path, made)
+    before = verdicts(tmp_path)
+    assert [v.keep for v in before] == [True, False, False, True, False, True]
+    decisions = [
+        decided(before[0], "reject", reason="false"),
+        decided(before[1], "accept"),
+        decided(before[3], "edit", edited="Write to @bob: all is well with the lighthouse."),
+        decided(before[4], "accept"),
+        decided(before[5], "reject", reason="poor", body_sha="0" * 64),
+    ]
+    storage.write_jsonl(tmp_path / "decisions.jsonl", decisions)
+    counts, kept, rejected = curated(tmp_path, made, decisions_file=tmp_path / "decisions.jsonl")
+    after = verdicts(tmp_path)
+    assert [v.keep for v in after] == [False, True, False, True, False, True]
+    assert [v.decided_by for v in after] == ["human", "human", "rules", "human", "rules", "rules"]
+    assert [v.flagged for v in after] == [v.flagged for v in before]
+    assert counts["human"] == {
+        "rejected": 1, "accepted": 1, "edited": 1, "without_effect": 1, "stale": 1,
+    }  # fmt: skip
+    assert (rejected[0]["reason"], rejected[0]["detail"]) == ("human", "ann says false")
+    edited = next(e for e in kept if e.id == before[3].prompt_id)
+    assert edited.response == "Write to [HANDLE]: all is well with the lighthouse."
+    assert edited.provenance.original == TEXTS[2]
+    assert (edited.provenance.decided_by, edited.provenance.reviewer) == ("human", "ann")
+    assert after[3].response == TEXTS[2]  # a verdict shows what was judged
+
+
+def test_an_answer_that_people_reject_makes_nothing_a_duplicate(tmp_path):
+    made = rows([TEXTS[0], TEXTS[0], TEXTS[1]])
+    curated(tmp_path, made)
+    decision = decided(verdicts(tmp_path)[0], "reject", reason="poor")
+    storage.write_jsonl(tmp_path / "decisions.jsonl", [decision])
+    kept = curated(tmp_path, made, decisions_file=tmp_path / "decisions.jsonl")[1]
+    assert [e.id for e in kept] == [made[1][0].id, made[2][0].id]
+
+
+def test_evaluation_sets_labels_and_languages_reach_their_checks(tmp_path):
+    storage.write_jsonl(tmp_path / "test.jsonl", [{"text": TEXTS[0], "label": "x"}])
+    made = rows(TEXTS)
+    name = str(tmp_path / "test.jsonl")
+    for files in (name, [name]):
+        assert curated(tmp_path, made, evaluation_files=files)[0]["reasons"] == {"contaminated": 1}
+    shipped = storage.read_jsonl(contamination.SHIPPED / "sentiment.jsonl")
+    leaked = next(row["text"] for row in shipped if len(row["text"].split()) > 12)
+    assert curated(tmp_path, rows([leaked, *TEXTS]))[0]["reasons"] == {"contaminated": 1}
+    asked = prompt("Spam or ham? Answer with one word.", intent="spam")
+    mixed = [(asked, response("maybe", asked)), *made]
+    assert curated(tmp_path, mixed)[0]["reasons"] == {}
+    labels = {"spam": ("spam", "ham")}
+    assert curated(tmp_path, mixed, labels=labels)[0]["reasons"] == {"invalid_label": 1}
+    pytest.importorskip("py3langid")
+    counts = curated(tmp_path, made, languages=("en",))[0]
+    assert counts["kept"] == 4
+    with pytest.raises(DataError, match="rejected as language"):
+        curated(tmp_path, made, languages=("ja",))
+
+
+def test_two_processes_write_the_same_files(tmp_path):
+    made = rows([*TEXTS, "Meh.", TEXTS[0]])
+    curated(tmp_path, made, workers=1)
+    names = ("verdicts.jsonl", "kept.jsonl", "rejected.jsonl", "balance.json")
+    one = {name: (tmp_path / "out" / name).read_bytes() for name in names}
+    curated(tmp_path, made, workers=2)
+    assert one == {name: (tmp_path / "out" / name).read_bytes() for name in names}
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".judged.1.partial").write_text("half")
+    curated(tmp_path, rows(TEXTS))
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 # ---- what is refused --------------------------------------------------------------------------

@@ -1,11 +1,16 @@
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opengrok_jax.curation.looks import Settings
+from opengrok_jax import storage
+from opengrok_jax.curation import relevance as relevance_module
+from opengrok_jax.curation.looks import PROSE, Look, Settings
 from opengrok_jax.curation.relevance import relevance, terms, weight
+from opengrok_jax.records import Prompt
 from tests.curation.curation_rows import prompt, response
 
 ASKED = "Sum up.\n\n1. The Kestrel 9 ships without a charger, pay 40 for one!"
@@ -23,7 +28,7 @@ def test_common_words_weigh_little_and_unknown_ones_most():
 
 def test_words_are_stems_and_tags_are_words():
     assert terms("#FreeBuses chargers charger's Charger") == {"free", "buse", "charge"}
-    assert terms("Kestrel9") == {"kestre", "9"}
+    assert terms("#Kestrel9 Kestrel9") == {"kestre", "9"}
 
 
 def test_on_topic_and_off():
@@ -49,3 +54,28 @@ def test_a_question_without_telling_words_has_no_wrong_answer():
 def test_more_of_the_question_is_never_worse(row):
     said = " ".join(row)
     assert look(f"{said} charger").score <= look(f"{said} of").score
+
+
+def test_answers_exchanged_between_events(tmp_path):
+    from opengrok_jax.prompts import plan
+
+    shipped = Path(relevance_module.__file__).parents[1] / "assets" / "recorded.jsonl"
+    recorded = {row["id"]: row for row in storage.read_jsonl(shipped)}
+    plan.run(out=tmp_path, count=len(recorded))
+    prompts = storage.read_records(tmp_path / "prompts.jsonl", Prompt)
+    good = [p for p in prompts if p.cell.intent in PROSE and not recorded[p.id].get("flaw")]
+    chance = random.Random(0)
+
+    def looks(exchanged: bool) -> list[Look]:
+        found = []
+        for p in good:
+            others = [q for q in good if q.cell.event != p.cell.event]
+            source = chance.choice(others) if exchanged else p
+            found.append(relevance(p, response(recorded[source.id]["response"], p), Settings()))
+        return [x for x in found if x is not None]
+
+    own, other = looks(False), looks(True)
+    assert not any(x.certain for x in own)
+    assert sum(x.reason is not None for x in own) <= 2
+    assert sum(x.certain for x in other) / len(other) > 0.25
+    assert sum(x.reason is not None for x in other) / len(other) > 0.45

@@ -42,16 +42,23 @@ def test_the_same_again_and_again(text):
 
 
 def test_the_measures_of_a_drawn_document():
-    # a b a b c d: "a b" twice is 4 of 6 characters, runs of 5 words never come again
-    row = words("a b a b c d")
-    found = measures("a b a b c d", row)
-    assert found["commonest run of 2 words"] == pytest.approx(4 / 6 / 0.20)
+    # a b a b a b c d: "a b" three times is 6 of 8 characters, runs of 5 words never come again
+    row = words("a b a b a b c d")
+    found = measures("a b a b a b c d", row)
+    assert found["commonest run of 2 words"] == pytest.approx(6 / 8 / 0.20)
     assert found["commonest run of 3 words"] == 0.0
     assert found["repeated runs of 5 words"] == 0.0
     row = words("a b c d e x a b c d e")
     assert measures("", row)["repeated runs of 5 words"] == pytest.approx(5 / 11 / 0.15)
     lines = "one\ntwo\none\none"
     assert measures(lines, words(lines))["repeated lines"] == pytest.approx(2 / 4 / 0.30)
+
+
+def test_a_phrase_said_twice_is_style_and_mentions_are_nothing():
+    twice = f"I love him because he cares. {PROSE} I love him because he sings, too."
+    assert look(twice).reason is None
+    assert look("@user " * 40 + "is this seat free, or are you waiting for somebody?").score < 0.5
+    assert look("https://h.example/a " * 20 + "[HANDLE] " * 20) is None
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=DOCUMENT_WORDS + 1, max_size=80))

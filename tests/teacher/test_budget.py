@@ -62,6 +62,9 @@ def test_drift_shows_after_fifty_rows_at_half_as_much_again():
     assert not any(budget.drifted(16, 10) for _ in range(49))
     assert budget.drifted(16, 10)
     budget = Budget(Caps(), Spent())
-    assert not any(budget.drifted(15, 10) for _ in range(200))
-    assert not any(budget.drifted(16, 10) for _ in range(49))
-    assert budget.drifted(16, 10)  # the last fifty count, not the two hundred before
+    assert not any(budget.drifted(15, 10) for _ in range(200))  # 1.5 times is not above it
+    budget = Budget(Caps(), Spent())
+    assert not any(budget.drifted(10, 10) for _ in range(200))
+    # the last fifty count: 8 at 1 times and 42 at 1.6 times come to 1.504
+    assert not any(budget.drifted(16, 10) for _ in range(41))
+    assert budget.drifted(16, 10)

@@ -44,7 +44,7 @@ def test_every_stop_says_what_is_kept(cause):
     ("given", "message"),
     [
         ({"cause": Cause.REFUSED}, "check teacher.api_key_env (none named)"),
-        ({"cause": Cause.REFUSED, "hint": "it has x, y"}, "it has x, y: set teacher.model"),
+        ({"cause": Cause.REFUSED, "hint": "it has x, y"}, "(HTTP 400): it has x, y. All 4"),
         ({"cause": Cause.REFUSED, "kind": Kind.OUT_OF_MONEY}, "out of money"),
         ({"cause": Cause.LONG_WAIT, "wait": 5000.0}, "asks to wait 5000 s"),
         ({"cause": Cause.SLOW}, "lower teacher.concurrency"),

@@ -107,5 +107,5 @@ def test_tokens_are_set_right_by_the_answer():
 
 def test_no_ceiling_never_waits():
     ceiling = Ceiling(0)
-    ceiling.take(10**9, now=0.0)
+    ceiling.take(1e9, now=0.0)
     assert ceiling.wait(now=0.0) == 0.0

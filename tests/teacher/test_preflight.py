@@ -107,7 +107,8 @@ def test_prices_must_agree():
 def test_a_model_that_is_not_listed():
     hint = preflight.models_hint(ASKING, Found(models=("tiny-teachr", "big")))
     assert hint == (
-        "it does not list 'tiny-teacher', but tiny-teachr, big; did you mean tiny-teachr?"
+        "it does not list 'tiny-teacher', but tiny-teachr, big: set teacher.model "
+        "(did you mean tiny-teachr?)"
     )
     assert preflight.models_hint(ASKING, Found(models=("tiny-teacher",))) == ""
     assert preflight.models_hint(ASKING, Found()) == ""

@@ -1,0 +1,292 @@
+"""Collecting from a server with a latency: our rate over the ideal one, beside two peers.
+
+    python scripts/bench/collect.py                       10,000 requests, 100 ms, 256 at once
+    python scripts/bench/collect.py --journal 1000000     and how long a journal of so many rows
+                                                          takes to go on
+
+The server is `opengrok simulate-teacher` in a process of its own; every client is a process of its
+own too, and they take turns. The ideal is that of a client which keeps `concurrency` requests in
+flight without a pause: ceil(requests / concurrency) latencies. Peers that are not installed are
+left out. Prints one JSON object. What the peers do not do: none keeps a journal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+MODEL = "tiny-teacher"
+WORDS = "Summarise in one line what people say about the rail strike in Aldermoor, part {}."
+
+
+def main() -> None:
+    """Runs the systems in turn; with --system, is one of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--latency", type=float, default=0.1, help="seconds")
+    parser.add_argument("--concurrency", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--journal", type=int, default=0, help="rows of the journal to resume")
+    parser.add_argument("--systems", default="ours,openai,distilabel")
+    parser.add_argument("--system", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--url", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.system:
+        print(json.dumps(SYSTEMS[flags.system](flags)))
+        return
+    result: dict[str, Any] = {
+        "requests": flags.requests,
+        "latency_sec": flags.latency,
+        "concurrency": flags.concurrency,
+        "ideal_sec": math.ceil(flags.requests / flags.concurrency) * flags.latency,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
+    for name in flags.systems.split(","):
+        runs = [run for _ in range(flags.repeats) if (run := one(name, flags)) is not None]
+        if runs:
+            best = min(runs, key=lambda run: run["seconds"])
+            result[name] = best | {
+                "all_seconds": [round(run["seconds"], 3) for run in runs],
+                "of_ideal": result["ideal_sec"] / best["seconds"],
+                "requests_per_sec": flags.requests / best["seconds"],
+            }
+    if flags.journal:
+        with tempfile.TemporaryDirectory() as folder:
+            write_journal(Path(folder), flags.journal)
+            result["journal"] = child("journal", flags, folder=folder)
+    print(json.dumps(result, indent=1))
+
+
+def one(name: str, flags: argparse.Namespace) -> dict[str, Any] | None:
+    """One run of a system against a server of its own."""
+    command = [sys.executable, "-m", "opengrok_jax", "simulate-teacher", "--port", "0"]
+    server = subprocess.Popen(
+        [*command, "--latency", str(flags.latency), "--text", "So it goes. " * 12],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        found = re.search(r"http\S+/v1", server.stderr.readline())
+        assert found is not None
+        with tempfile.TemporaryDirectory() as folder:
+            return child(name, flags, url=found.group(), folder=folder)
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def child(name: str, flags: argparse.Namespace, **given: str) -> dict[str, Any] | None:
+    """A system in a process of its own; None where it is not installed."""
+    command = [sys.executable, __file__, "--system", name]
+    for key in ("requests", "latency", "concurrency", "journal"):
+        command += [f"--{key}", str(getattr(flags, key))]
+    for key, value in given.items():
+        command += [f"--{key}", value]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["?"])[-1]
+        print(f"{name}: {last}", file=sys.stderr)
+        return None
+    print(f"{name}: {done.stdout.splitlines()[-1]}", file=sys.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spent(start: float, processor: float) -> dict[str, Any]:
+    """Seconds, processor time and memory since the two moments."""
+    return {
+        "seconds": time.perf_counter() - start,
+        "processor_sec": time.process_time() - processor,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def write_prompts(path: Path, count: int) -> None:
+    """Prompts that differ by a number."""
+    from opengrok_jax import storage
+    from opengrok_jax.records import Cell, Message, Prompt, prompt_id
+
+    def rows():
+        for number in range(count):
+            messages = (Message(role="user", content=WORDS.format(number)),)
+            cell = Cell(intent="trend_summary")
+            yield Prompt(id=prompt_id(messages), messages=messages, cell=cell, template="bench")
+
+    storage.write_jsonl(path, rows())
+
+
+def ours(flags: argparse.Namespace) -> dict[str, Any]:
+    """`collect`, from the moment the plan is in the journal to the last answer on the disk."""
+    from opengrok_jax.teacher import asking, collect
+
+    folder, told = Path(flags.folder), {}
+    write_prompts(folder / "prompts.jsonl", flags.requests)
+    ask = asking.ask
+
+    async def timed(*arguments: Any, **named: Any) -> Any:
+        start, processor = time.perf_counter(), time.process_time()
+        stop = await ask(*arguments, **named)
+        told.update(spent(start, processor))
+        return stop
+
+    asking.ask = timed
+    start = time.perf_counter()
+    counts = collect.run(
+        prompts_file=folder / "prompts.jsonl",
+        out=folder / "out",
+        kind="api",
+        base_url=flags.url,
+        model=MODEL,
+        rights="made up",
+        concurrency=flags.concurrency,
+    )
+    assert counts["ok"] == flags.requests
+    return told | {"with_plan_and_export_sec": time.perf_counter() - start}
+
+
+def openai(flags: argparse.Namespace) -> dict[str, Any]:
+    """A plain loop over openai's AsyncOpenAI; the answers stay in memory."""
+    from openai import AsyncOpenAI
+
+    async def asked() -> dict[str, Any]:
+        numbers, answers = iter(range(flags.requests)), []
+        async with AsyncOpenAI(base_url=flags.url, api_key="EMPTY", max_retries=0) as client:
+
+            async def work() -> None:
+                for number in numbers:
+                    message = {"role": "user", "content": WORDS.format(number)}
+                    reply = await client.chat.completions.create(
+                        model=MODEL,
+                        messages=[message],  # type: ignore[list-item]
+                        temperature=0.7,
+                        max_tokens=512,
+                    )
+                    answers.append(reply.choices[0].message.content)
+
+            start, processor = time.perf_counter(), time.process_time()
+            await asyncio.gather(*(work() for _ in range(flags.concurrency)))
+            told = spent(start, processor)
+        assert len(answers) == flags.requests
+        return told
+
+    return asyncio.run(asked())
+
+
+def distilabel(flags: argparse.Namespace) -> dict[str, Any]:
+    """distilabel's OpenAILLM, batches of `concurrency` as its generation step gives them."""
+    from distilabel.models import OpenAILLM
+
+    llm = OpenAILLM(
+        base_url=flags.url,
+        model=MODEL,
+        api_key="EMPTY",  # type: ignore[arg-type]
+        max_retries=0,
+        timeout=900,
+    )
+    llm.load()
+    inputs = [[{"role": "user", "content": WORDS.format(n)}] for n in range(flags.requests)]
+    start, processor, answers = time.perf_counter(), time.process_time(), 0
+    for at in range(0, flags.requests, flags.concurrency):
+        batch: Any = inputs[at : at + flags.concurrency]
+        outputs = llm.generate_outputs(batch, temperature=0.7, max_new_tokens=512)
+        answers += sum(bool(output["generations"]) for output in outputs)
+    told = spent(start, processor)
+    assert answers == flags.requests
+    return told
+
+
+def write_journal(folder: Path, rows: int) -> None:
+    """A journal in which all but ten of `rows` planned requests are answered."""
+    from opengrok_jax.teacher import collect, journal, journal_file, settings, wire
+    from opengrok_jax.teacher.money import Need
+    from opengrok_jax.teacher.outcome import Reply
+
+    write_prompts(folder / "prompts.jsonl", rows)
+    teacher = bench_teacher(folder)
+    body = {"choices": [{"message": {"content": "so it goes"}, "finish_reason": "stop"}]}
+    reply = Reply(status=200, body=json.dumps(body | {"model": MODEL}).encode(), received_at=1.0)
+    outcome, need = wire.read(reply), Need(ticks=0, tokens=0)
+    requests = (
+        wire.request(p, teacher.asking) for p in settings.prompts_in(folder / "prompts.jsonl")
+    )
+    with journal.opened(folder / journal_file.NAME) as book:
+        book._db.execute("PRAGMA synchronous = OFF")  # of the making only
+        print_ = collect.fingerprint(folder / "prompts.jsonl", teacher)
+        plan = book.plan(print_, teacher.endpoint, requests)
+        number = 0
+        todo = plan.todo()
+        while page := list(itertools.islice(todo, 2000)):
+            attempts = [book.sent(one, need) for one in page]
+            book.write()
+            book.commit()
+            for attempt in attempts:
+                number += 1
+                if number <= rows - 10:
+                    book.received(attempt, reply, outcome, None, 12)
+            if book.write():
+                book.commit()
+
+
+def bench_teacher(folder: Path) -> Any:
+    """The teacher of the large journal; nobody is asked."""
+    from opengrok_jax.teacher import settings
+
+    return settings.teacher(
+        prompts_file=folder / "prompts.jsonl",
+        kind="api",
+        recorded_file="",
+        base_url="http://127.0.0.1:9/v1",
+        model=MODEL,
+        api="chat",
+        api_key_env="",
+        temperature=0.7,
+        max_tokens=512,
+        top_logprobs=0,
+        timeout_sec=9.0,
+        served_as=(),
+        rights="made up",
+    )
+
+
+def resume(flags: argparse.Namespace) -> dict[str, Any]:
+    """From nothing to the first request that would go out: what `collect` does before it."""
+    from opengrok_jax.teacher import collect, journal, journal_file
+
+    folder = Path(flags.folder)
+    teacher = bench_teacher(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start, processor = time.perf_counter(), time.process_time()
+    print_ = collect.fingerprint(folder / "prompts.jsonl", teacher)
+    with journal.opened(folder / journal_file.NAME) as book:
+        plan = book.plan(print_, teacher.endpoint, ())
+        book.spent()
+        plan.served()
+        plan.reread(lambda reply: (_ for _ in ()).throw(AssertionError))
+        settled = plan.settled()
+        first = next(plan.todo())
+        told = spent(start, processor)
+    assert plan.requests == flags.journal
+    assert settled == flags.journal - 10
+    size = (folder / journal_file.NAME).stat().st_size / 2**20
+    return told | {"memory_before_mb": before, "file_mb": size, "first_row": first.row}
+
+
+SYSTEMS = {"ours": ours, "openai": openai, "distilabel": distilabel, "journal": resume}
+
+if __name__ == "__main__":
+    main()
