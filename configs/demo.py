@@ -28,6 +28,9 @@ def get_config(variant: str = "") -> ConfigDict:
     # Who is asked: answers written for this project, replayed through the real client.
     config.teacher = ConfigDict({"kind": "recorded", "concurrency": 16})
 
+    # Recorded answers are to the planned prompts only: nothing to go on asking.
+    config.refinement = ConfigDict({"rounds": 0})
+
     config.curation = ConfigDict({"valid_share": 0.15, "seed": 0})
 
     # Equal say for the three kinds of evidence: over posts, TF-IDF varies half as much as the

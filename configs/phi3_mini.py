@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.run_dir = "runs/phi3-mini"
     config.prompts = ConfigDict(
-        {"source": "axes", "count": 3000, "seed": 0, "axes_file": "", "posts_file": ""}
+        {"source": "axes", "count": 3000, "seed": 0, "axes_file": "", "posts_file": "", "techniques": 0}
     )
     config.teacher = ConfigDict(
         {
@@ -57,6 +57,11 @@ def get_config(variant: str = "") -> ConfigDict:
             "cap_tokens": 0,
             "cap_requests": 0,
         }
+    )
+    # Off. Worth trying with a teacher that costs little: rounds 20 asks on for a fifth of what the
+    # plan cost, see docs/refinement.md.
+    config.refinement = ConfigDict(
+        {"rounds": 0, "batch": 64, "budget_share": 0.2, "losses_file": "", "seed": 0}
     )
     config.curation = ConfigDict({"valid_share": 0.05, "seed": 0})
     config.masking = ConfigDict(

@@ -39,6 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.teacher = ConfigDict({"kind": "labelled", "concurrency": 16})
     # TweetEval's handles are all "@user" already; masked, they would differ from the test posts.
+    config.refinement = ConfigDict({"rounds": 0})
     config.curation = ConfigDict({"mask_handles": False, "valid_share": 0.1, "seed": 0})
     config.masking = ConfigDict(
         {

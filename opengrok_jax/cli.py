@@ -33,7 +33,8 @@ exit status:
 READS = {
     "plan-prompts": "the axes and templates, or your posts",
     "collect": "prompts/prompts.jsonl",
-    "curate": "teacher/responses.jsonl",
+    "refine": "prompts/prompts.jsonl, teacher/responses.jsonl, and asks the teacher on",
+    "curate": "refinement/responses.jsonl",
     "mask": "curation/kept.jsonl",
     "finetune": "masking/masked.parquet",
     "evaluate": "training/student, the tasks",
@@ -44,11 +45,16 @@ READS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with the status that `EPILOG` lists."""
     try:
-        sys.exit(_main(sys.argv[1:] if arguments is None else list(arguments)))
+        status = _main(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()  # a reader that has gone is met here, not in the interpreter's farewell
+        sys.exit(status)
     except UserError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on from here", 130)
+    except BrokenPipeError:  # the reader (head, say) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
             raise

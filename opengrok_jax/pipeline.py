@@ -35,6 +35,8 @@ class Stage:
       section: its part of the config.
       folder: its folder in the run folder.
       reads: argument of `run` -> file or folder of an earlier stage.
+      borrows: arguments of `run` that are the section of an earlier stage of what it reads; so a
+        change there is a change of what it reads.
       watches: argument of `run` -> file beside the stages that may be absent, and whose change
         makes the stage, and all later ones, be done again.
       writes: files in its folder that stand when it is done, with the manifest noting their hashes.
@@ -51,6 +53,7 @@ class Stage:
     reads: dict[str, str]
     writes: tuple[str, ...]
     keep: tuple[str, ...] = ()
+    borrows: tuple[str, ...] = ()
     steering: tuple[str, ...] = ()
     watches: dict[str, str] = field(default_factory=dict)
 
@@ -93,14 +96,35 @@ STAGES = (
         ),
     ),
     Stage(
+        verb="refine",
+        about="go on asking where it pays, going by the answers",
+        module="opengrok_jax.refine",
+        section="refinement",
+        folder="refinement",
+        reads={
+            "prompts_file": "prompts/prompts.jsonl",
+            "responses_file": "teacher/responses.jsonl",
+            "logprobs_file": "teacher/logprobs.jsonl",
+        },
+        writes=(
+            "prompts.jsonl",
+            "responses.jsonl",
+            "logprobs.jsonl",
+            "lineage.jsonl",
+            "archive.json",
+        ),
+        keep=("asked",),
+        borrows=("prompts", "teacher"),
+    ),
+    Stage(
         verb="curate",
         about="keep the good answers, and the others with the reason",
         module="opengrok_jax.curation.curate",
         section="curation",
         folder="curation",
         reads={
-            "prompts_file": "prompts/prompts.jsonl",
-            "responses_file": "teacher/responses.jsonl",
+            "prompts_file": "refinement/prompts.jsonl",
+            "responses_file": "refinement/responses.jsonl",
         },
         writes=("kept.jsonl", "rejected.jsonl", "verdicts.jsonl", "balance.json"),
         watches={"decisions_file": "review/decisions.jsonl"},
@@ -113,7 +137,7 @@ STAGES = (
         folder="masking",
         reads={
             "examples_file": "curation/kept.jsonl",
-            "logprobs_file": "teacher/logprobs.jsonl",
+            "logprobs_file": "refinement/logprobs.jsonl",
         },
         writes=(
             "masked.parquet/manifest.json",
@@ -149,7 +173,7 @@ STAGES = (
         section="report",
         folder="report",
         reads={
-            "prompts_file": "prompts/prompts.jsonl",
+            "prompts_file": "refinement/prompts.jsonl",
             "curation": "curation",
             "masked_file": "masking/masked.parquet",
             "training": "training",
@@ -250,7 +274,7 @@ def room(stage: Stage) -> Callable[..., dict[str, Any]]:
 
 def _check(stages: list[Stage], sections: dict[str, dict[str, Any]]) -> None:
     for stage in stages:
-        given = {"out", *stage.reads, *stage.watches}
+        given = {"out", *stage.reads, *stage.watches, *stage.borrows}
         config_module.check(stage.section, sections[stage.section], room(stage), given)
 
 
@@ -309,7 +333,8 @@ def _do(folder: Path, stage: Stage, sections: dict[str, dict[str, Any]]) -> bool
     started = time.monotonic()
     paths = stage.reads | stage.watches
     inputs = {argument: folder / path for argument, path in paths.items()}
-    counts = room(stage)(out=here, **inputs, **sections[stage.section])
+    borrowed = {name: sections[name] for name in stage.borrows}
+    counts = room(stage)(out=here, **inputs, **borrowed, **sections[stage.section])
     took = time.monotonic() - started
     if not processes.first():
         return True

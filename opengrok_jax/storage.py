@@ -6,6 +6,7 @@ runs/demo/
   lock                 held by the one process that writes here
   prompts/             plan-prompts   prompts.jsonl
   teacher/             collect        journal.sqlite, responses.jsonl
+  refinement/          refine         prompts.jsonl, responses.jsonl, lineage.jsonl, asked/
   curation/            curate         verdicts.jsonl, kept.jsonl, rejected.jsonl, balance.json
   review/              review         decisions.jsonl (curate applies them), draw.json, lock
   masking/             mask           masked.parquet/, frequencies.parquet, corpus.json, ...

@@ -1,6 +1,9 @@
 """The command as a user meets it: real processes, exit statuses, no tracebacks."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -58,6 +61,18 @@ def test_a_wrong_setting_is_one_line(demo, tmp_path, change, status, said):
     assert done.returncode == status
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(demo, tmp_path):
+    """`opengrok status | head`: the pipe is closed before anything is printed."""
+    command = [sys.executable, "-m", "opengrok_jax", "status", *demo]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_missing_config_is_one_line(tmp_path):

@@ -25,10 +25,8 @@ def test_a_config_binds_to_every_room(repository, spec):
         run = pipeline.room(stage)
         parameters = inspect.signature(run).parameters.values()
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters), stage.verb
-        inspect.signature(run).bind(
-            out=None, **dict.fromkeys([*stage.reads, *stage.watches]), **sections[stage.section]
-        )
-        given = {"out", *stage.reads, *stage.watches}
+        given = {"out", *stage.reads, *stage.watches, *stage.borrows}
+        inspect.signature(run).bind(**dict.fromkeys(given), **sections[stage.section])
         config_module.check(stage.section, sections[stage.section], run, given)
 
 

@@ -20,7 +20,8 @@ ROOMS = {
 # What a room of the training side may take from another one; evaluation asks a model behind an API
 # through the teacher, and imports it only there.
 DOORS = {"training": {"model"}, "evaluation": {"model", "teacher"}}
-COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py"}  # and tools/
+# and tools/; what to ask next follows from what curation says of answers: refinement knows both
+COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py", "refine.py", "refine_loop.py"}
 HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 HEAVY = JAX | HTTP | {"spacy", "sklearn", "pyarrow", "matplotlib", "jinja2", "torch", "datasketch"}

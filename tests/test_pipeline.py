@@ -32,6 +32,8 @@ def test_every_stage_reads_what_an_earlier_one_writes():
             inside = f"{path}/{storage.MANIFEST}"
             assert not name or {path, inside} & written or name == "student"
         written |= {stage.folder} | {f"{stage.folder}/{name}" for name in stage.writes}
+        earlier = {s.section for s in pipeline.STAGES[: pipeline.STAGES.index(stage)]}
+        assert set(stage.borrows) <= earlier
     assert len({s.section for s in pipeline.STAGES}) == len(pipeline.STAGES)
 
 
@@ -50,7 +52,7 @@ def test_a_stage_is_done_once(config, tmp_path, capsys):
 
 
 def test_a_stage_needs_the_ones_before_it(config):
-    with pytest.raises(RunFolderError, match="curate needs the results of plan-prompts"):
+    with pytest.raises(RunFolderError, match="curate needs the results of refine"):
         pipeline.run(config, only="curate")
 
 

@@ -57,7 +57,7 @@ def gather(run_dir: Path, sources: Mapping[Source, int]) -> Facts:
     answers: Counter[Source] = Counter()
     cost: dict[Source, int | None] = {}
     times = []
-    for line in storage.read_jsonl(run_dir / "teacher" / "responses.jsonl"):
+    for line in storage.read_jsonl(_asked(run_dir, "teacher", "responses.jsonl")):
         reply = records.from_json(records.Response, line)
         source = Source(
             reply.source, bare(reply.endpoint), reply.model_asked, reply.model_served, reply.rights
@@ -75,7 +75,7 @@ def gather(run_dir: Path, sources: Mapping[Source, int]) -> Facts:
         curation=_counts(run_dir / "curation"),
         planned=[
             records.from_json(Cell, line["cell"])
-            for line in storage.read_jsonl(run_dir / "prompts" / "prompts.jsonl")
+            for line in storage.read_jsonl(_asked(run_dir, "prompts", "prompts.jsonl"))
         ],
         kept=[example.cell for example in kept],
         figures=diversity.figures([example.response for example in kept], words=WORDS),
@@ -84,6 +84,12 @@ def gather(run_dir: Path, sources: Mapping[Source, int]) -> Facts:
         first=min(times, default=0.0),
         last=max(times, default=0.0),
     )
+
+
+def _asked(run_dir: Path, folder: str, name: str) -> Path:
+    """The file with what the refinement asked beside the plan; without that stage, the plan's."""
+    refined = run_dir / "refinement" / name
+    return refined if refined.exists() else run_dir / folder / name
 
 
 def _counts(folder: Path) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def _address(text: str, digits: int) -> bool:
 
 
 def _dots(text: str, digits: int) -> bool:
-    return text.count(".") > 2 or text.count(":") > 1
+    return (digits > 3 and text.count(".") > 2) or "::" in text or text.count(":") > 6
 
 
 def _digits(least: int) -> Callable[[str, int], bool]:

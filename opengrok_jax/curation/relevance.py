@@ -28,6 +28,7 @@ COMMON = 2.0  # nats; a lighter word stands in every seventh text and tells noth
 LEAST_ASKED = 24.0  # nats; a question with fewer telling words can be answered in any
 DOUBT, LINE = 0.5, 0.9
 _ASSETS = Path(__file__).parents[1] / "assets"
+_TAG = re.compile(r"#\w+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=\D)(?=\d)")
 
 
@@ -49,7 +50,9 @@ def relevance(prompt: Prompt, response: Response, settings: Settings) -> Look | 
 
 def terms(text: str) -> frozenset[str]:
     """Word stems, the words of a #CamelCase tag apart."""
-    return frozenset(map(_stem, words(_CAMEL.sub(" ", text))))
+    if "#" in text:
+        text = _TAG.sub(lambda tag: _CAMEL.sub(" ", tag.group()), text)
+    return frozenset(map(_stem, words(text)))
 
 
 @functools.lru_cache(maxsize=65536)

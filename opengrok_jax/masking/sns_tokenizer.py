@@ -56,7 +56,7 @@ EMOTICON = (
     rf"(?:(?<!\w){_EYES}{_NOSE}{_MOUTH}(?!\w)"
     rf"|(?<!\w)[)\](\[dD]{{1,3}}{_NOSE}{_EYES}(?!\w)"
     rf"|(?<!\w){_EYES}'[()\[\]]+"
-    r"|(?<!\w)[xX8]-?[D)(]+(?!\w)"
+    r"|(?<![\w/])[xX8]-?[D)(]+(?!\w)"
     r"|<+/?3+|(?<!\w)[-=~]+>+|<+[-=~]+(?!\w)"
     r"|\^[-_.oO]*\^|(?<!\w)>[_.]+<|-[_.]+-|(?<!\w)[oO0][_.]+[oO0](?!\w)|(?<!\w)[tT]_+[tT](?!\w)"
     r"|¯\\_\(ツ\)_/¯)"
@@ -66,7 +66,19 @@ PUNCTUATION_RUN = (
     r"|>{2,}|<{2,}|\({2,}|\){2,}|'{2}|`{2})"
 )
 
-_FIRST_PREFIXES = (EMAIL, URL, MENTION, HASHTAG, CASHTAG, EMOTICON, EMOJI, PUNCTUATION_RUN)
+PUBLIC_REPLY = r"\.(?=[@＠]\w)"  # `.@ann`: the stop lets all read what is said to one
+
+_FIRST_PREFIXES = (
+    PUBLIC_REPLY,
+    EMAIL,
+    URL,
+    MENTION,
+    HASHTAG,
+    CASHTAG,
+    EMOTICON,
+    EMOJI,
+    PUNCTUATION_RUN,
+)
 _FIRST_SUFFIXES = (
     EMOTICON,
     r"(?<=[A-Za-z])[:;]-?[)(DdPp]+",  # a smiley typed without a blank: `thanks:)`

@@ -103,6 +103,13 @@ def form(genome: Genome, repertoire: Repertoire) -> dict:
     return found
 
 
+def parts(genome: Genome, repertoire: Repertoire) -> tuple[str, ...]:
+    """Names of the wordings in a prompt: template, techniques, "style dry" where that is asked."""
+    asked = {*repertoire.templates[genome.template].slots, *genome.said}
+    axes_said = [f"{axis} {getattr(genome.cell, axis)}" for axis in SAID if axis in asked]
+    return (genome.template, *genome.techniques, *axes_said)
+
+
 def of(prompt: Prompt, repertoire: Repertoire) -> Genome:
     """The genome that a prompt was made of.
 

@@ -64,6 +64,8 @@ _HEX = re.compile(r"(?<!\w)(?:0x)?(?:[0-9a-f]{2}[\s:]?){16,}(?!\w)", re.I)
 _SPACED = re.compile(r"(?<!\w)(?:\w[\s._*|~-]{1,2}){3,}\w(?!\w)")
 
 _STEMS = tuple({stem for _, p in PATTERNS for stem in re.findall(r"[a-z]{3,}", p.pattern)})
+_DISGUISED = re.compile(r"\b[\w@$|!]*[\d@$|!][\w@$|]+|[@$][\w@$|!]*\w|\w+[\d@$|]+")
+_HINT = re.compile("|".join(sorted(stem for stem in _STEMS if len(stem) > 5)))
 _LEET = str.maketrans("0345@$78|", "oeasastbl")
 _LOOK_ALIKE = str.maketrans(
     "авеікмнорстухѕјԁɡαεικνορτυχ",
@@ -95,7 +97,7 @@ def refuse(text: str, where: str) -> None:
 
 def _findings(text: str) -> Iterator[Finding]:
     yield from _raw(text)
-    for view in _views(text):
+    for view in dict.fromkeys(_views(text)):
         yield from _matches(view)
 
 
@@ -118,8 +120,8 @@ def _views(text: str) -> Iterator[str]:
     folded = _folded(text)
     yield folded
     yield _unleeted(folded)
-    yield codecs.decode(folded, "rot13")
-    yield folded[::-1]
+    # Read in ways in which plain English is gibberish: looked at only if words come out.
+    yield from filter(_HINT.search, (codecs.decode(folded, "rot13"), folded[::-1]))
     for part in _decoded(_visible(text)):
         yield _folded(part)
 
@@ -140,12 +142,16 @@ def _matches(view: str) -> Iterator[Finding]:
 
 def _visible(text: str) -> str:
     """Compatibility forms folded, invisible characters out; case stays."""
+    if text.isascii():
+        return text
     text = unicodedata.normalize("NFKC", text)
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
 def _folded(text: str) -> str:
     """Case, accents and look-alike letters folded away, too; white space is single."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     text = unicodedata.normalize("NFKD", _visible(text).casefold())
     text = "".join(c for c in text if unicodedata.category(c) != "Mn").replace("’", "'")
     return " ".join(text.translate(_LOOK_ALIKE).split())
@@ -166,7 +172,7 @@ def _unleeted(folded: str) -> str:
         spellings = map("".join, itertools.islice(choices, 64))
         return next((s for s in spellings if s.startswith(_STEMS)), word.replace("1", "i"))
 
-    return re.sub(r"[\w@$|]+(?:![\w@$|]+)*", letters, folded)
+    return _DISGUISED.sub(letters, folded)
 
 
 def _decoded(text: str) -> Iterable[str]:

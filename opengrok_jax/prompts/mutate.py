@@ -29,8 +29,9 @@ from opengrok_jax.prompts.axes import nearest
 from opengrok_jax.prompts.genome import LABELS, Genome, Repertoire, wording
 from opengrok_jax.prompts.techniques import ALONE, Technique
 from opengrok_jax.prompts.templates import POSTS_QUOTED
+from opengrok_jax.records import Cell
 
-MOST = 3  # demands a prompt may have; more, and some are forgotten
+MOST = 2  # techniques a prompt may have, platform and tone apart; of more, some are forgotten
 DRAWS = 4  # tries of one operator on one genome
 
 
@@ -193,6 +194,19 @@ def mutate(operator: str, genome: Genome, by: Means) -> Genome | None:
         if child != genome and not lint.lint(wording(child, by.repertoire)):
             return child
     return None
+
+
+def move(genome: Genome, cell: Cell, by: Means) -> Genome:
+    """The genome in another cell of its intent, on another event, with posts to suit.
+
+    Where a label is asked for, platform and style stay what the quoted post makes them.
+    """
+    template = by.repertoire.templates[genome.template]
+    said = genome.said
+    if _takes_voice(template.form, cell.intent):
+        said = tuple(axis for axis in ("platform", "style") if axis not in template.slots)
+    moved = dataclasses.replace(genome, cell=cell, said=said)
+    return _quoting(moved, by)
 
 
 def _demand(genome: Genome, by: Means, kinds: tuple[str, ...]) -> Genome | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -90,8 +89,6 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         for piece in pieces:  # what the terminal cannot show (an emoji in Latin-1) becomes "?"
             print(piece.encode(encoding, "replace").decode(encoding), end="", flush=True)
         print(flush=True)
-    except BrokenPipeError:  # the reader (head, say) has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         say("opengrok: stopped")
         return 130

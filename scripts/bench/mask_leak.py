@@ -236,14 +236,15 @@ def foretold(
             # The draw of the mask is no feature: its bits are told, its uniforms are not.
             features = back(np.concatenate([causal, more], axis=1), text)
             model = LogisticRegression(C=1.0, max_iter=500)
-            said = cross_val_predict(
+            both = cross_val_predict(
                 model,
                 features[asked],
                 answer[asked].astype(int),
                 groups=text[asked],
                 cv=GroupKFold(5),
                 method="predict_proba",
-            )[:, 1]
+            )
+            said = np.asarray(both, np.float64)[:, 1]
             right = np.where(answer[asked] > 0, said, 1 - said)
             result[question][name] = float(-np.log2(np.clip(right, 1e-12, 1)).mean())
     return result

@@ -28,7 +28,7 @@ def test_common_words_weigh_little_and_unknown_ones_most():
 
 def test_words_are_stems_and_tags_are_words():
     assert terms("#FreeBuses chargers charger's Charger") == {"free", "buse", "charge"}
-    assert terms("Kestrel9") == {"kestre", "9"}
+    assert terms("#Kestrel9 Kestrel9") == {"kestre", "9"}
 
 
 def test_on_topic_and_off():

@@ -52,24 +52,28 @@ def test_a_killed_process_of_the_cluster_changes_no_byte(tmp_path, repository, s
 
     posts = shared_data / "tweeteval" / "sentiment.train-rebuilt.jsonl.gz"
     with gzip.open(posts, "rt") as file:
-        texts = [json.loads(line)["text"] for _, line in zip(range(7000), file, strict=False)]
+        texts = [json.loads(line)["text"] for _, line in zip(range(3100), file, strict=False)]
     examples = make_examples([([text], "A post.") for text in texts])
     file = write(tmp_path / "examples.jsonl", examples)
     script = tmp_path / "build.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(repository)}
+    environment = os.environ | {"PYTHONPATH": str(repository), "RAY_worker_niceness": "0"}
     command = [sys.executable, str(script), str(file)]
     process = subprocess.Popen([*command, str(tmp_path / "ray"), "ray"], env=environment)
     words = tmp_path / "ray" / "cache" / "words"
     killed = []
     deadline = time.monotonic() + 600
-    while process.poll() is None and not killed and time.monotonic() < deadline:
-        found = actors(process.pid)
-        if len(found) >= 2 and len(list(words.glob("*/*.npz"))) >= 2:
-            os.kill(found[0], signal.SIGKILL)
-            killed = [found[0]]
-        time.sleep(0.2)
-    assert killed, "both processes were at work, and one was killed"
-    assert process.wait(timeout=600) == 0
+    try:
+        while process.poll() is None and not killed and time.monotonic() < deadline:
+            found = actors(process.pid)
+            # Two at work, at the annotation, and it is not over: there are four chunks.
+            if len(found) >= 2 and len(list(words.glob("*/*.npz"))) in (1, 2):
+                os.kill(found[0], signal.SIGKILL)
+                killed = [found[0]]
+            time.sleep(0.05)
+        assert killed, "both processes were at work, and one was killed"
+        assert process.wait(timeout=600) == 0
+    finally:
+        process.kill()
     subprocess.run([*command, str(tmp_path / "local"), "local"], check=True, env=environment)
     assert everything(tmp_path / "ray") == everything(tmp_path / "local")

@@ -29,6 +29,16 @@ READINGS = {
     "ima wanna Wanna WANNA cant": "ima wan na Wan na WAN NA ca nt",
     "I'm i'm it's can't": "I 'm i 'm it 's ca n't",
     "5:30 3/4 e-mail w/o it": "5:30 3/4 e-mail w/o it",
+    "＠ann ＃日本 #été #C3PO #100 #_x": "＠ann ＃日本 #été #C3PO # 100 #_x",
+    "@ann's @ann, (@bob) .@cid": "@ann 's @ann , ( @bob ) . @cid",
+    "RT@ann RT @ann: via @bob": "RT@ann RT @ann : via @bob",
+    "http://a.b/c?d=e&f#g, ftp://h.i (https://t.co/x)": "http://a.b/c?d=e&f#g , ftp://h.i ( https://t.co/x )",
+    "t.co/ab bit.ly/3x end.Next 3.5": "t.co/ab bit.ly/3x end . Next 3.5",
+    "$tsla, $BRK $1 a$b": "$tsla , $BRK $ 1 a$b",
+    ":D :-D ;) =) :p :'( D: (: xD XD 8) </3 -> <-": ":D :-D ;) =) :p :'( D: (: xD XD 8) </3 -> <-",
+    ":// 10:30 (a:b)": "://  10:30 ( a : b )",
+    "o_O O.o T_T ^_^ >_< -_- ¯\\_(ツ)_/¯": "o_O O.o T_T ^_^ >_< -_- ¯\\_(ツ)_/¯",
+    "🏴󠁧󠁢󠁥󠁮󠁧󠁿🏳️‍🌈#️⃣ 🤷‍♀️🤷‍♀️ ☕ok": "🏴󠁧󠁢󠁥󠁮󠁧󠁿 🏳️‍🌈 #️⃣ 🤷‍♀️🤷‍♀️ ☕ ok",
     # family, skin tone, flag, keycap, variation selector: whole; runs of one emoji: one word
     "👨‍👩‍👧‍👦👍🏽🇺🇸🇫🇷1️⃣❤️❤️ok🔥": "👨‍👩‍👧‍👦 👍🏽 🇺🇸 🇫🇷 1️⃣ ❤️❤️ ok 🔥",
 }

@@ -221,7 +221,7 @@ CLEARNLP = {
 def tiny(layers: dict, parts: list[str]) -> Language:
     """A real spaCy pipeline that has learnt one sentence by heart."""
     from spacy.training import Example
-    from spacy.util import fix_random_seed
+    from thinc.util import fix_random_seed
 
     fix_random_seed(0)
     nlp, words = spacy.blank("en"), [str(word) for word in SAID.split()]

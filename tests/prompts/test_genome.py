@@ -4,7 +4,7 @@ import pytest
 
 from opengrok_jax.errors import DataError
 from opengrok_jax.prompts import plan
-from opengrok_jax.prompts.genome import Genome, Repertoire, form, of, render, wording
+from opengrok_jax.prompts.genome import Genome, Repertoire, form, of, parts, render, wording
 from opengrok_jax.records import Cell
 
 
@@ -45,6 +45,7 @@ def test_the_drawing(repertoire):
         f"1. [{posts[0].platform}] {posts[0].text}\n2. [{posts[1].platform}] {posts[1].text}"
     )
     assert prompt.techniques == ("say-style", "steps-cause")
+    assert parts(genome, repertoire) == ("report-opinion", "steps-cause", "style dry")
     assert of(prompt, repertoire) == genome
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from opengrok_jax.prompts import lint, mutate, plan
 from opengrok_jax.prompts.genome import LABELS, Repertoire, of, render, wording
 from opengrok_jax.prompts.mutate import ALONE, MOST, OPERATORS, Means
+from opengrok_jax.records import Cell
 
 REPERTOIRE = Repertoire.load()
 GENOMES = [of(p, REPERTOIRE) for p in plan.plan(REPERTOIRE.axes, 414, 0)]
@@ -119,3 +120,34 @@ def test_a_child_that_the_lint_refuses_is_never_made():
     genome = next(g for g in GENOMES if g.template == "report-opinion")
     assert mutate.mutate("voice", genome, by) is None
     assert mutate.mutate("tone", genome, by) is not None
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=30)
+def test_move_goes_where_it_is_told(seed):
+    genome = grown(seed)
+    chance = random.Random(seed)
+    topic = chance.choice(list(REPERTOIRE.axes.topics))
+    cell = Cell(
+        intent=genome.cell.intent,
+        topic=topic,
+        event=chance.choice(list(REPERTOIRE.axes.topics[topic])),
+        platform=chance.choice(REPERTOIRE.axes.platforms),
+        style="" if genome.cell.intent in LABELS else chance.choice(REPERTOIRE.axes.styles),
+        hardness=chance.choice(REPERTOIRE.axes.hardness),
+    )
+    moved = mutate.move(genome, cell, means(seed))
+    assert (moved.template, moved.cell.topic, moved.cell.event) == (
+        genome.template,
+        topic,
+        cell.event,
+    )
+    assert set(moved.techniques) <= set(genome.techniques)
+    assert {(p.topic, p.event, p.hardness) for p in moved.posts} <= {
+        (topic, cell.event, cell.hardness)
+    }
+    if genome.cell.intent in LABELS:
+        assert not moved.said
+    else:
+        assert moved.cell == cell
+        assert of(render(moved, REPERTOIRE), REPERTOIRE) == moved

@@ -35,7 +35,7 @@ def example(number: int, made_with: dict = MADE_WITH) -> MaskedExample:
     pos, dep = ((content & (rng.random(count) < 0.5)).astype(np.float32) for _ in range(2))
     random = chance.of_tokens(made_with["seed"], [name], "random", np.array([count]))
     total = 2.0 * tfidf.astype(float) + pos + 0.5 * dep + random - 0.75
-    free = keep.maskable(encoded.roles, np.array([count]), made_with["scope"])
+    free = keep.maskable(encoded.roles, made_with["scope"])
     keep_prob = np.where(free, 1 / (1 + np.exp(-total)), 1).astype(np.float32)
     u = chance.of_tokens(made_with["seed"], [name], "draw", np.array([count]))
     return MaskedExample(

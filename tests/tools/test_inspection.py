@@ -15,7 +15,7 @@ from rich.console import Console
 from opengrok_jax import chance, tokenizer
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.tools.inspection import page, reading, row, stats, terminal, tokens
-from tests.tools.masked import MADE_WITH, POSTS, example, folder
+from tests.tools.masked import ANSWERS, MADE_WITH, POSTS, example, folder
 
 TRAINING = {
     "row_tokens": 160, "normalize": "token", "rule": "exclude", "rows_per_batch": 2, "epochs": 2.0,
@@ -118,6 +118,38 @@ def test_terms_draw_and_reasons_follow_the_formula(path, chat):
         assert shown.tokens[0].why.endswith("every query has a key")
         assert shown.tokens[-1].why.endswith("must learn to say")
         assert {t.why for t in shown.tokens[1:-1] if t.special} == {"always kept: a control token"}
+
+
+@pytest.mark.parametrize("scope", ["prompt", "prompt+response"])
+def test_what_the_build_wrote_follows_from_it(tmp_path, chat, scope):
+    """The formula and the draw, computed again from the stored factors, for every token."""
+    pytest.importorskip("spacy")
+    from opengrok_jax import storage
+    from opengrok_jax.masking import build
+    from opengrok_jax.records import Cell, Example, Message
+
+    examples = [
+        Example(
+            id=f"{n:016x}", messages=(Message(role="user", content=post),), response=answer,
+            split="train", cell=Cell(intent="x"), source="recorded", model_served="m", rights="r",
+        )
+        for n, (post, answer) in enumerate(zip(POSTS, ANSWERS, strict=True))
+    ]  # fmt: skip
+    storage.write_jsonl(tmp_path / "examples.jsonl", examples)
+    build.run(examples_file=tmp_path / "examples.jsonl", out=tmp_path, scope=scope, seed=5)
+    path = tmp_path / "masked.parquet"
+    made_with = reading.provenance(path)
+    assert reading.tokenizer(path).vocab_size == chat.vocab_size
+    for number, one in enumerate(reading.at(path, range(len(examples)))):
+        shown = tokens.explain(one, number, made_with, chat)
+        assert shown.differing == 0
+        assert shown.settings["bias"] == made_with["bias"] != 0
+        said = "".join(piece.text for piece in tokens.pieces(chat, one.tokens.tolist()))
+        assert POSTS[number] in said
+    found = stats.count(path, made_with, 0)
+    assert found.curves[-1].name == "keep_prob"
+    drawn_share = np.average(found.curves[-1].keep_prob, weights=found.curves[-1].tokens)
+    assert drawn_share == pytest.approx(0.85, abs=1e-4)
 
 
 def test_outside_the_scope(chat):

@@ -25,6 +25,7 @@ from opengrok_jax.training import batches, step
 from opengrok_jax.training.objective import Objective
 
 VOCAB, ROW, K, PAD = 64, 40, 3, 0
+PRECISION: Any = np.float32
 OBJECTIVES = {
     "hard": Objective(),
     "topk": Objective(loss="topk", weight=0.7),
@@ -57,6 +58,14 @@ STUDENT = Phi3Config.tiny(
 TEACHER = Phi3Config.tiny(
     VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, initializer_range=0.4
 )
+
+
+def double() -> None:
+    """The same programs in float64, for a process of its own: float32 means float64 from here on."""
+    global PRECISION
+    jax.config.update("jax_enable_x64", True)
+    jnp.float32 = jnp.float64
+    PRECISION = np.float64
 
 
 @functools.cache
@@ -134,7 +143,8 @@ def laid_out(
             ids[b, bearing], logprobs[b, bearing] = stored()[index]
             start += len(examples()[index].tokens)
     batch = batch._replace(loss_weight=loss_weight, norm_weight=loss_weight.copy())
-    return batch._replace(soft=batches.Soft(ids, logprobs)) if soft else batch
+    batch = batch._replace(soft=batches.Soft(ids, logprobs)) if soft else batch
+    return jax.tree.map(lambda x: x.astype(PRECISION) if x.dtype == np.float32 else x, batch)
 
 
 @functools.cache
@@ -146,7 +156,8 @@ def parameters(config: Phi3Config, seed: int) -> Mapping[str, Any]:
 
     def draw(path: Any, x: jax.ShapeDtypeStruct) -> np.ndarray:
         centre = centres["norm" in jax.tree_util.keystr(path)]
-        return rng.normal(centre, config.initializer_range, x.shape).astype(np.float32)
+        drawn = rng.normal(centre, config.initializer_range, x.shape).astype(np.float32)
+        return drawn.astype(PRECISION)
 
     return jax.tree_util.tree_map_with_path(draw, state)
 
@@ -212,12 +223,20 @@ def bytes_of(state: step.TrainState) -> int:
 
 
 def make(config: Phi3Config) -> Any:
-    return lambda: Phi3(config, rngs=nnx.Rngs(0))
+    how = {"dtype": PRECISION, "param_dtype": PRECISION}
+    return lambda: Phi3(config, rngs=nnx.Rngs(0), **how)
 
 
 def apart(found: tuple[float, Any], expected: tuple[float, Any]) -> float:
-    """How far two answers are apart: of the loss, and of gradients relative to the largest."""
-    largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(expected[1]))
+    """How far two answers are apart, relatively: the loss, or the worst parameter's gradient.
+
+    Of a gradient it is the Euclidean norm of the difference over that of the gradient, parameter by
+    parameter, so that no small one hides behind a large one.
+    """
     pairs = zip(*map(jax.tree.leaves, (found[1], expected[1])), strict=True)
-    difference = max(float(np.abs(a - b).max()) for a, b in pairs)
-    return max(difference / largest, abs(found[0] - expected[0]) / abs(expected[0]))
+    gradients = [_norm(a.astype(np.float64) - b) / _norm(b) for a, b in pairs]
+    return max(*gradients, abs(found[0] - expected[0]) / abs(expected[0]))
+
+
+def _norm(x: np.ndarray) -> float:
+    return float(np.linalg.norm(x.astype(np.float64)))

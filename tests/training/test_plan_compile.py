@@ -146,6 +146,48 @@ def test_two_layers_of_phi_3_mini():
     assert found["cycles"] > 0
 
 
+LORA = {"rank": 4, "alpha": 8.0, "targets": ["qkv_proj", "down_proj"]}
+# Of two layers, over fsdp 4: A and B beside qkv (64, 32) and down (32, 64), of which `fsdp` splits 32.
+ADAPTERS = 2 * 4 * ((32 // 4 + 64) + (64 + 32 // 4))
+TEACHER = Phi3Config.tiny(64, hidden_size=64, intermediate_size=64, num_hidden_layers=2)
+OF_TEACHER = (2 * (128 * 64 + 64 * 64 + 3 * 64 * 64) + 2 * 64 * 64) // 4 + 5 * 64
+
+
+@pytest.mark.libtpu
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("changes", "parameters", "trained"),
+    [
+        ({"lora": LORA}, 4 * ADAPTERS, ADAPTERS),
+        ({"distill": {"loss": "topk", "weight": 0.5}, "k": 7}, 0, None),
+        (
+            {
+                "distill": {"loss": "reverse_kl", "weight": 0.5},
+                "teacher_json": hf_config.write(TEACHER, "bfloat16"),
+                "teacher_dtype": "bfloat16",
+            },
+            2 * OF_TEACHER,
+            None,
+        ),
+    ],
+    ids=["adapters", "stored distributions", "a teacher's logits"],
+)
+def test_what_else_trains_is_compiled_too(changes, parameters, trained):
+    """Two small layers: the plain update's state, and what each kind adds to it."""
+    plain, found = (
+        plan_compile.compile_apart(request(TINY, **more))["memory"] for more in ({}, changes)
+    )
+    assert found["parameters"] - plain["parameters"] == parameters
+    if trained is None:
+        assert found["optimizer"] == plain["optimizer"]
+    else:
+        assert found["optimizer"] == pytest.approx(2 * 4 * trained, abs=64)
+        assert found["optimizer"] < plain["optimizer"]
+    if "k" in changes:
+        stored = found["arguments"] - plain["arguments"]
+        assert stored >= 128 * 7 * (4 + 4), "ids and log-probabilities of a row"
+
+
 @pytest.mark.libtpu
 @needs_libtpu
 def test_what_does_not_fit():

@@ -138,7 +138,7 @@ def _add(
         }
         lengths = np.diff(batch.column("tokens").offsets.to_numpy()).astype(np.int64)
         sizes.append(lengths)
-        free = keep.maskable(flat["roles"], lengths, scope)
+        free = keep.maskable(flat["roles"], scope, lengths)
         for role in range(len(ROLES)):
             mine = flat["roles"] == role
             roles[role] += (mine.sum(), flat["key_mask"][mine].sum(), (mine & free).sum())

@@ -93,7 +93,7 @@ def explain(
       chat: the tokenizer that made the ids.
     """
     count = len(example.tokens)
-    free = keep.maskable(example.roles, np.array([count]), made_with["scope"])
+    free = keep.maskable(example.roles, made_with["scope"])
     u = chance.of_tokens(made_with["seed"], [example.id], "draw", np.array([count]))
     terms = {
         factor: made_with[weight] * getattr(example, factor).astype(np.float64)
