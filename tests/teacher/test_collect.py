@@ -461,7 +461,7 @@ def killed_and_resumed(tmp_path, *, count, kills, concurrency, latency_sec):
             )
             assert not (out / "responses.jsonl").exists()
         process = child(teacher, asked, out, concurrency)
-        output += process.communicate(timeout=120)[0]
+        output += process.communicate(timeout=250)[0]
         assert process.returncode == 0, output.decode()
         ledger = teacher.ledger
 
