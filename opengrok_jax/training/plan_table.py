@@ -59,7 +59,7 @@ def _fit(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _work(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     flops, devices = plan["flops"], plan["slice"]["devices"]
     yield "model FLOPs of an update", f"{flops['model']:.3g}"
-    yield "with what remat repeats", f"{flops['executed']:.3g}"
+    yield "with what remat repeats and a teacher does", f"{flops['executed']:.3g}"
     if flops["matrix_products"] is not None:
         yield "matrix products in the program", f"{flops['matrix_products'] * devices:.3g}"
     for kind, found in (plan["collectives"] or {}).items():

@@ -186,26 +186,27 @@ for name in names:
 """
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("double", [False, True])
+MESH = [2, 2, 2]
+ALL = {"marks": [pytest.mark.slow, pytest.mark.timeout(1800)]}
+
+
 @pytest.mark.parametrize(
-    "names",
+    ("names", "double", "meshes"),
     [
-        QUICK,
-        pytest.param(
-            list(OBJECTIVES), marks=[pytest.mark.slow, pytest.mark.timeout(1800)], id="all"
-        ),
+        (QUICK, False, [MESH]),
+        (QUICK, True, []),
+        pytest.param(list(OBJECTIVES), False, [MESH], **ALL),
+        pytest.param(list(OBJECTIVES), True, [MESH], **ALL),
     ],
 )
-def test_eight_devices_change_no_gradient_and_give_up_their_memory(
-    names: list[str], double: bool
+def test_devices_and_float64_change_no_gradient_and_give_up_their_memory(
+    names: list[str], double: bool, meshes: list[list[int]]
 ) -> None:
     """In float64 neither do microbatches: none, or one for each row."""
-    mesh = [2, 2, 2]
-    asked = json.dumps([names, [mesh], double])
-    (said,) = together(ON_EIGHT, asked, count=1, devices=8, seconds=1700)
+    asked, devices = json.dumps([names, meshes, double]), 8 if meshes else 1
+    (said,) = together(ON_EIGHT, asked, count=1, devices=devices, seconds=1700)
     lines = [json.loads(line) for line in said.splitlines()]
-    kinds = [*([1, 16] if double else []), mesh]
+    kinds = [*([1, 16] if double else []), *meshes]
     assert [line[:2] for line in lines] == [[name, kind] for name in names for kind in kinds]
     for name, kind, difference, aliased, held in lines:
         assert difference < (ROUNDING if double else WORST), (name, kind, difference)
