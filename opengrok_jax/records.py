@@ -90,7 +90,7 @@ class Response:
       rights: what the user declared about training on these answers.
       prompt_tokens, completion_tokens: as the endpoint counted them (0: not told).
       cost_ticks: what it cost, in units of 1e-10 USD; -1 where neither endpoint nor price told.
-      received_at: when the reply was there, in Unix seconds (0.0: not noted).
+      received_at: when an endpoint's reply was there, in Unix seconds (0.0: not noted).
       temperature, max_tokens: as asked for (-1.0 and 0: not noted).
       fingerprint: the endpoint's own name for the system that served ("": not told).
       has_logprobs: whether usable log-probabilities came with it; they are `Logprobs` then.

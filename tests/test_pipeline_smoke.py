@@ -34,6 +34,10 @@ def results(run_dir: Path) -> dict[str, bytes]:
     return parts
 
 
+def is_done(verb: str, run_dir: Path) -> bool:
+    return {row["stage"]: row["done"] for row in pipeline.status(run_dir)}[verb]
+
+
 @pytest.fixture(scope="module")
 def finished(repository, tmp_path_factory) -> Path:
     run_dir = tmp_path_factory.mktemp("smoke") / "run"
@@ -129,7 +133,7 @@ def test_only_finetune_is_done_by_several_processes(repository, tmp_path):
     """One alone does the stages before; of two, one writes, speaks and holds the folder."""
     run = command(repository, tmp_path / "run", "--config.training.rows_per_batch=2")
     run += ["--config.training.mesh.fsdp=2", "--config.training.epochs=0.5"]
-    for verb in ("plan-prompts", "collect", "curate", "mask"):
+    for verb in ("plan-prompts", "collect", "refine", "curate", "mask"):
         words = [verb if word == "run" else word for word in run]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
         assert done.returncode == 0, done.stderr
@@ -142,7 +146,7 @@ def test_only_finetune_is_done_by_several_processes(repository, tmp_path):
     assert " steps, 0 s left" in done[0][2]
     assert "next: opengrok evaluate" in done[0][2]
     assert "finetune" not in done[1][2]
-    assert pipeline.status(tmp_path / "run")[4]["done"]
+    assert is_done("finetune", tmp_path / "run")
     done = finish(begin(finetune, 2), 280)
     assert [status for status, _, _ in done] == [0, 0], done
     assert "finetune: done before" in done[0][2]
@@ -151,4 +155,4 @@ def test_only_finetune_is_done_by_several_processes(repository, tmp_path):
     assert [status for status, _, _ in done] == [4, 4], done
     assert "in use by another opengrok process" in done[0][2]
     assert "process 0 cannot go on, and says why" in done[1][2]
-    assert pipeline.status(tmp_path / "run")[4]["done"]
+    assert is_done("finetune", tmp_path / "run")

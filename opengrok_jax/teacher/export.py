@@ -117,7 +117,8 @@ def _response(accepted: Accepted, answer: Answer, teacher: Teacher) -> Response:
         prompt_tokens=answer.usage.prompt_tokens,
         completion_tokens=answer.usage.completion_tokens,
         cost_ticks=-1 if accepted.cost is None else accepted.cost,
-        received_at=accepted.reply.received_at,
+        # What was recorded or labelled was there before; the same run gives the same bytes then.
+        received_at=accepted.reply.received_at if teacher.source == "api" else 0.0,
         temperature=teacher.asking.temperature,
         max_tokens=teacher.asking.max_tokens,
         fingerprint=answer.fingerprint,

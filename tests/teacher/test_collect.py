@@ -110,6 +110,7 @@ def test_labelled_answers(tmp_path, asked):
     assert [(r.text, r.source, r.rights) for r in rows] == [
         ("joy", "labelled", settings.RIGHTS_LABELLED)
     ] * 3
+    assert {r.received_at for r in rows} == {0.0}, "two runs give the same bytes"
 
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
