@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -193,6 +194,6 @@ def save(path: Path, block: Block) -> None:
 def load(path: Path) -> Block:
     """What `save` wrote; DataError if it is missing or damaged."""
     stored = arrays.load(path)
-    texts = {name: arrays.unpack(arrays.taken(name, stored)) for name in _TEXTS}
-    plain = {f.name: stored[f.name] for f in dataclasses.fields(Block) if f.name not in _TEXTS}
-    return Block(**texts, **plain)
+    columns: dict[str, Any] = {name: arrays.unpack(arrays.taken(name, stored)) for name in _TEXTS}
+    names = (field.name for field in dataclasses.fields(Block) if field.name not in _TEXTS)
+    return Block(**columns | {name: stored[name] for name in names})

@@ -53,7 +53,7 @@ def count(documents: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray, An
         nothing = csr_matrix((len(documents), 0), dtype=np.int64)
         return [], np.zeros(0, np.int64), nothing
     options: dict[str, Any] = {"analyzer": _as_is, "dtype": np.int64}
-    vectorizer = CountVectorizer(**options)
+    vectorizer: Any = CountVectorizer(**options)
     counts = vectorizer.fit_transform(documents).tocsr()
     counts.sort_indices()
     words = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
@@ -83,7 +83,8 @@ def scores(
     words, _, counts = counted
     if not words:
         return np.zeros(0, np.float32)
-    transformer = TfidfTransformer(norm=None, smooth_idf=True, sublinear_tf=True)
+    options: dict[str, Any] = {"norm": None, "smooth_idf": True, "sublinear_tf": True}
+    transformer: Any = TfidfTransformer(**options)
     transformer.idf_ = np.log((1.0 + total) / (1.0 + found_in.astype(np.float64))) + 1.0
     weights = transformer.transform(counts.astype(np.float64)).tocsr()
     weights.sort_indices()

@@ -29,6 +29,7 @@ from opengrok_jax.teacher.budget import Budget
 from opengrok_jax.teacher.estimate import estimate
 from opengrok_jax.teacher.journal import Journal
 from opengrok_jax.teacher.journal_plan import Plan
+from opengrok_jax.teacher.money import Prices
 from opengrok_jax.teacher.pace import Pace
 from opengrok_jax.teacher.preflight import Found
 from opengrok_jax.teacher.rules import Cause, Patience, Stop
@@ -129,17 +130,8 @@ def run(
         rights=rights,
     )
     print_ = fingerprint(prompts_file, teacher)
-    found = asyncio.run(preflight.probe(teacher)) if teacher.book is None else Found()
-    prices = preflight.agreed(prices, found, teacher.endpoint)
-    if prices and not cap:
-        reckoned = estimate(settings_module.prompts_in(prompts_file), teacher.asking, prices)
-        raise ConfigError(
-            f"this costs money and teacher.cap is empty: {reckoned.line(prices)}. Set teacher.cap "
-            "to the US dollars it may take at most, such as --config.teacher.cap=5"
-        )
-    caps = settings_module.caps(
-        cap=cap, cap_tokens=cap_tokens, cap_requests=cap_requests, prices=prices
-    )
+    _wants_cap(prices, cap, prompts_file, teacher)
+    caps = settings_module.caps(cap=cap, cap_tokens=cap_tokens, cap_requests=cap_requests)
     path = out / journal_file.NAME
     with storage.locked(out), journal_module.opened(path) as journal:
         _tell_orphans(journal.new_orphans)
@@ -150,6 +142,13 @@ def run(
         judge = asking.Judge(teacher, plan.served())
         if again := plan.reread(judge):
             say(f"collect: {again} replies kept from earlier runs are answers by today's rules")
+        # Where all is answered, nobody need be there any more.
+        asks = teacher.book is None and plan.settled() < plan.requests
+        found = asyncio.run(preflight.probe(teacher)) if asks else Found()
+        if asks:
+            prices = preflight.agreed(prices, found, teacher.endpoint)
+            _wants_cap(prices, cap, prompts_file, teacher)
+            settings_module.check_cap(caps, prices)
         budget = Budget(caps, journal.spent())
         pace = Pace(
             concurrency=concurrency,
@@ -172,6 +171,20 @@ def run(
             )
         )
         return _closed(stop, journal, plan, teacher, budget, found, out)
+
+
+def _wants_cap(prices: Prices, cap: str, prompts_file: Path, teacher: Teacher) -> None:
+    """Refuses to spend without a bound, and says what to expect.
+
+    Raises:
+      ConfigError: there are prices and no cap.
+    """
+    if prices and not cap:
+        reckoned = estimate(settings_module.prompts_in(prompts_file), teacher.asking, prices)
+        raise ConfigError(
+            f"this costs money and teacher.cap is empty: {reckoned.line(prices)}. Set teacher.cap "
+            "to the US dollars it may take at most, such as --config.teacher.cap=5"
+        )
 
 
 def _closed(

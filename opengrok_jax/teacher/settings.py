@@ -136,24 +136,32 @@ def in_range(name: str, value: int | float, least: int | float, most: int | floa
         raise ConfigError(f"teacher.{name} is {value}; expected {least} to {most}")
 
 
-def caps(*, cap: str, cap_tokens: int, cap_requests: int, prices: Prices) -> Caps:
+def caps(*, cap: str, cap_tokens: int, cap_requests: int) -> Caps:
     """The most that may be spent; "" and 0 are no bound.
 
     Raises:
-      ConfigError: a value is wrong, or a cap in money comes without prices.
+      ConfigError: a value is wrong.
     """
     in_range("cap_tokens", cap_tokens, 0, 10**15)
     in_range("cap_requests", cap_requests, 0, 10**12)
-    if cap and not prices:
-        raise ConfigError(
-            "teacher.cap is a cap in US dollars, which needs prices to be kept: set "
-            "teacher.price_input and teacher.price_output (US dollars for a million tokens)"
-        )
     return Caps(
         ticks=money.ticks(cap, "teacher.cap") if cap else None,
         tokens=cap_tokens or None,
         requests=cap_requests or None,
     )
+
+
+def check_cap(caps: Caps, prices: Prices) -> None:
+    """Refuses a cap in money that cannot be kept.
+
+    Raises:
+      ConfigError: there are no prices to reserve by.
+    """
+    if caps.ticks is not None and not prices:
+        raise ConfigError(
+            "teacher.cap is a cap in US dollars, which needs prices to be kept: set "
+            "teacher.price_input and teacher.price_output (US dollars for a million tokens)"
+        )
 
 
 def prompts_in(path: Path) -> Iterator[Prompt]:

@@ -140,6 +140,7 @@ def run(
                 "lora": sources.lora,
                 "distill": given["distill"],
                 "k": sources.k,
+                "redrawn": given["draw"] == "per_epoch",
                 "teacher_json": hf_config.write(sources.teacher, sources.teacher_dtype)
                 if sources.teacher
                 else "",

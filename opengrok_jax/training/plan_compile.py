@@ -102,6 +102,7 @@ def compile_step(
     lora: Mapping[str, Any] | None = None,
     distill: Mapping[str, Any] | None = None,
     k: int = 0,
+    redrawn: bool = False,
     teacher_json: str = "",
     teacher_dtype: str = "float32",
 ) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def compile_step(
       lora: rank, alpha and targets; None = a full fine-tuning.
       distill: as in `finetune.run`.
       k: slots of the stored distributions; 0 = the objective reads none.
+      redrawn: the masks are drawn anew in every epoch.
       teacher_json: config.json of the model beside the student; "" = there is none.
       teacher_dtype: what its parameters are stored in.
 
@@ -152,6 +154,7 @@ def compile_step(
         rows=microbatches * rows_per_device * groups,
         row_tokens=row_tokens,
         k=k,
+        redrawn=redrawn,
     )
     arguments = (made.like, batch, *made.frozen)
     start = time.monotonic()

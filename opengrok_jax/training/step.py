@@ -16,6 +16,7 @@ from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.sharding import RULES, parameter_shardings
 from opengrok_jax.training.batches import Batch, Soft
 from opengrok_jax.training.objective import HARD, Objective, summed_loss
+from opengrok_jax.training.redraw import Redraw
 
 
 class TrainState(NamedTuple):
@@ -222,11 +223,17 @@ def place(batch: Batch, mesh: Mesh, *, microbatches: int = 0) -> Batch:
 
 
 def abstract_batch(
-    mesh: Mesh | AbstractMesh, *, microbatches: int, rows: int, row_tokens: int, k: int = 0
+    mesh: Mesh | AbstractMesh,
+    *,
+    microbatches: int,
+    rows: int,
+    row_tokens: int,
+    k: int = 0,
+    redrawn: bool = False,
 ) -> Batch:
     """What `place` gives for `rows` rows, M > 0 microbatches, without the numbers.
 
-    `k` > 0 adds stored distributions of so many slots.
+    `k` > 0 adds stored distributions of so many slots, `redrawn` what masks are drawn anew from.
     """
     shape, sharding = (microbatches, rows // microbatches, row_tokens), _of_rows(mesh, microbatches)
     integers, flags, floats = (
@@ -237,7 +244,11 @@ def abstract_batch(
     if k:
         slots = [x.update(shape=(*shape, k)) for x in (integers, floats)]
         soft = Soft(*slots)
-    return Batch(integers, integers, integers, flags, integers, floats, floats, soft)
+    redraw = None
+    if redrawn:
+        words = jax.ShapeDtypeStruct(shape, jnp.uint32, sharding=sharding)
+        redraw = Redraw(floats, words.update(shape=(*shape, 2)), words)
+    return Batch(integers, integers, integers, flags, integers, floats, floats, soft, redraw)
 
 
 def row_groups(mesh: Mesh | AbstractMesh) -> int:

@@ -318,7 +318,6 @@ def test_a_prompt_that_failed_is_asked_last(tmp_path, asked):
         ({"requests_per_minute": -1}, "teacher.requests_per_minute"),
         ({"price_input": "1.5e3"}, "teacher.price_input"),
         ({"price_input": "2", "price_output": "6"}, r"teacher.cap is empty: 8 prompts.* USD"),
-        ({"cap": "5"}, "needs prices"),
         ({"cap": "five", "price_input": "2"}, "teacher.cap is 'five'"),
     ],
 )
@@ -375,6 +374,25 @@ def test_a_cap_stops_with_what_to_do_and_raising_it_goes_on(tmp_path, asked):
         assert from_api(teacher, asked, tmp_path / "out", **given, cap="1")["ok"] == 8
         assert sum(teacher.ledger.sent.values()) == 8
         assert 0 < before < 8
+
+
+def test_a_cap_in_money_needs_prices_the_users_or_the_endpoints(tmp_path, asked):
+    with simulating() as teacher:
+        with pytest.raises(ConfigError, match="needs prices"):
+            from_api(teacher, asked, tmp_path / "out", cap="5")
+        assert not teacher.ledger.sent
+    with simulating(xai=True, prices=money.prices(input="2", output="6")) as teacher:
+        with pytest.raises(ConfigError, match=r"teacher\.cap is empty"):
+            from_api(teacher, asked, tmp_path / "told")
+        assert from_api(teacher, asked, tmp_path / "told", cap="5")["ok"] == 8
+
+
+def test_when_all_is_answered_nobody_need_be_there(tmp_path, asked):
+    with simulating() as teacher:
+        from_api(teacher, asked, tmp_path / "out")
+    (tmp_path / "out" / "responses.jsonl").unlink()
+    assert from_api(teacher, asked, tmp_path / "out")["ok"] == 8
+    assert len(responses(tmp_path / "out")) == 8
 
 
 def test_an_endpoint_that_charges_is_not_asked_on_without_prices(tmp_path, asked):
@@ -443,7 +461,7 @@ def killed_and_resumed(tmp_path, *, count, kills, concurrency, latency_sec):
             )
             assert not (out / "responses.jsonl").exists()
         process = child(teacher, asked, out, concurrency)
-        output += process.communicate(timeout=120)[0]
+        output += process.communicate(timeout=250)[0]
         assert process.returncode == 0, output.decode()
         ledger = teacher.ledger
 

@@ -8,11 +8,17 @@ from tests.teacher.questions import prompts
 
 
 def test_caps_in_whole_numbers():
-    prices = money.prices(input="1", output="1")
-    made = settings.caps(cap="0.5", cap_tokens=0, cap_requests=7, prices=prices)
+    made = settings.caps(cap="0.5", cap_tokens=0, cap_requests=7)
     assert made == Caps(ticks=5 * 10**9, tokens=None, requests=7)
     with pytest.raises(ConfigError, match="cap_tokens"):
-        settings.caps(cap="", cap_tokens=-1, cap_requests=0, prices=prices)
+        settings.caps(cap="", cap_tokens=-1, cap_requests=0)
+
+
+def test_a_cap_in_money_needs_prices():
+    settings.check_cap(Caps(tokens=3), money.Prices())
+    settings.check_cap(Caps(ticks=3), money.prices(input="1", output="1"))
+    with pytest.raises(ConfigError, match="needs prices"):
+        settings.check_cap(Caps(ticks=3), money.Prices())
 
 
 def test_prompts_are_read_one_at_a_time(tmp_path):

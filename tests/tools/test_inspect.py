@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant=""):
-    return ConfigDict({
-        "run_dir": "run", "prompts": {}, "teacher": {}, "curation": {}, "masking": {},
-        "training": {"row_tokens": 160}, "evaluation": {}, "report": {},
-    })
+    from opengrok_jax.pipeline import STAGES
+
+    sections = {stage.section: {} for stage in STAGES}
+    return ConfigDict(sections | {"run_dir": "run", "training": {"row_tokens": 160}})
 """
 
 

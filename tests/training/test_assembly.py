@@ -12,6 +12,7 @@ from opengrok_jax.model.sharding import create_sharded, make_mesh
 from opengrok_jax.training import batches, step
 from opengrok_jax.training.assembly import assemble
 from opengrok_jax.training.objective import Objective
+from opengrok_jax.training.redraw import Redraw
 
 SETTINGS = {
     "steps": 4,
@@ -114,6 +115,7 @@ def test_the_update_takes_the_teacher_as_an_argument(tiny, mesh, examples):
 
 PLANNED = {
     "plain": {},
+    "drawn anew": {},
     "adapters": {"lora": LORA},
     "stored distributions": {"objective": Objective(loss="topk", weight=0.5)},
     "adapters and a teacher": {
@@ -136,8 +138,13 @@ def test_a_plan_compiles_what_a_run_runs(tiny, mesh, examples, name):
     if k:
         ids = np.arange(4 * 48 * k, dtype=np.int32).reshape(4, 48, k) % VOCAB
         batch = batch._replace(soft=batches.Soft(ids, np.full(ids.shape, -2.0, np.float32)))
+    redrawn = name == "drawn anew"
+    if redrawn:
+        drawn = Redraw.empty((4, 48))
+        drawn.keep_prob[:], drawn.epoch[:] = 0.5, 3
+        batch = batch._replace(redraw=drawn)
     placed = step.place(batch, mesh, microbatches=2)
-    shapes = step.abstract_batch(mesh, microbatches=2, rows=4, row_tokens=48, k=k)
+    shapes = step.abstract_batch(mesh, microbatches=2, rows=4, row_tokens=48, k=k, redrawn=redrawn)
 
     def assert_as_promised(promised, found):
         for a, b in zip(*map(jax.tree.leaves, (promised, found)), strict=True):
