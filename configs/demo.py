@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # 10-20 % are masked).
     config.masking = ConfigDict(
         {
+            "preset": "",  # "paper", "balanced", "tfidf", "pos", "dep" or "random" sets the numbers
             "alpha": 2.0,
             "beta": 1.0,
             "gamma": 1.0,
@@ -45,6 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "target_keep_rate": 0.85,
             "scope": "prompt+response",
             "max_tokens": 512,
+            "workers": 0,  # 0 = all cores
             "seed": 0,
         }
     )
@@ -62,6 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "initializer_range": 0.06,  # 0.02 is for models thirty times as wide
             },
             "rule": "exclude",
+            "draw": "fixed",
             "row_tokens": 512,
             "rows_per_batch": 1,  # few examples: many small updates learn more than few large
             "epochs": 20.0,

@@ -29,7 +29,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.run_dir = "runs/phi3-mini"
     config.prompts = ConfigDict(
-        {"source": "axes", "count": 3000, "seed": 0, "axes_file": "", "posts_file": "", "techniques": 0}
+        {
+            "source": "axes",
+            "count": 3000,
+            "seed": 0,
+            "axes_file": "",
+            "posts_file": "",
+            "techniques": 0,
+        }
     )
     config.teacher = ConfigDict(
         {
@@ -68,6 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {
             "tokenizer": "",
             "pipeline": "",
+            "preset": "",  # "paper", "balanced", "tfidf", "pos", "dep" or "random" sets the numbers
             "alpha": 2.0,
             "beta": 1.0,
             "gamma": 1.0,
@@ -75,6 +83,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "target_keep_rate": 0.85,
             "scope": "prompt+response",
             "max_tokens": 2048,
+            "shard_examples": 20_000,
+            "runner": "local",  # "ray" for a cluster that shares the run folder
+            "workers": 0,  # 0 = all cores
+            "ray_address": "",
             "seed": 0,
         }
     )
@@ -99,6 +111,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "teacher": "",
             "soft_targets": "",
             "rule": "exclude",
+            "draw": "fixed",
             "attention": "auto",
             "row_tokens": 2048,
             "rows_per_batch": 32,

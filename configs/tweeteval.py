@@ -43,6 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.curation = ConfigDict({"mask_handles": False, "valid_share": 0.1, "seed": 0})
     config.masking = ConfigDict(
         {
+            "preset": "",  # "paper", "balanced", "tfidf", "pos", "dep" or "random" sets the numbers
             "alpha": 2.0,
             "beta": 1.0,
             "gamma": 1.0,
@@ -50,6 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "target_keep_rate": 0.85,
             "scope": "prompt+response",
             "max_tokens": 256,
+            "workers": 0,  # 0 = all cores
             "seed": 0,
         }
     )
@@ -65,6 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "max_position_embeddings": 256,
             },
             "rule": "exclude",
+            "draw": "fixed",
             "row_tokens": 256,
             "rows_per_batch": 16,
             "epochs": 12.0,

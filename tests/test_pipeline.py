@@ -125,7 +125,7 @@ def test_a_stage_is_done_again_when_its_input_changed(config, tmp_path):
 
 
 def test_a_stage_is_done_again_when_a_file_it_watches_changed(config, tmp_path):
-    for verb in ("plan-prompts", "collect", "curate"):
+    for verb in ("plan-prompts", "collect", "refine", "curate"):
         pipeline.run(config, only=verb)
     assert pipeline.run(config, only="curate") is False
     assert pipeline.finished(config, "curate") == tmp_path / "run"

@@ -30,18 +30,16 @@ def run_folder(folder: Path, texts: Sequence[str] = TEXTS, **more: Any) -> Path:
 
 
 def collected(folder: Path, prompts: list[Prompt], answers: list[Response]) -> None:
-    storage.write_jsonl(folder / "prompts" / "prompts.jsonl", prompts)
-    storage.write_jsonl(folder / "teacher" / "responses.jsonl", answers)
+    storage.write_jsonl(folder / "refinement" / "prompts.jsonl", prompts)
+    storage.write_jsonl(folder / "refinement" / "responses.jsonl", answers)
     counts = {"planned": len(prompts), "ok": len(answers), "failed": 0}
-    storage.write_manifest(
-        folder / "teacher", print_="t", outputs=["responses.jsonl"], counts=counts
-    )
+    storage.write_manifest(folder / "teacher", print_="t", outputs=[], counts=counts)
 
 
 def curated(folder: Path) -> dict[str, Any]:
     counts = curate.run(
-        prompts_file=folder / "prompts" / "prompts.jsonl",
-        responses_file=folder / "teacher" / "responses.jsonl",
+        prompts_file=folder / "refinement" / "prompts.jsonl",
+        responses_file=folder / "refinement" / "responses.jsonl",
         decisions_file=folder / "review" / "decisions.jsonl",
         out=folder / "curation",
         valid_share=0.3,

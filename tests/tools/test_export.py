@@ -12,7 +12,7 @@ def curated(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     config = ["--config", str(repository / "configs" / "demo.py:smoke")]
     flags = [*config, f"--config.run_dir={folder / 'run'}"]
-    for verb in ("plan-prompts", "collect", "curate"):
+    for verb in ("plan-prompts", "collect", "refine", "curate"):
         done = opengrok(verb, *flags, cwd=folder)
         assert done.returncode == 0, done.stderr
     return folder, flags
