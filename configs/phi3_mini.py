@@ -83,7 +83,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "target_keep_rate": 0.85,
             "scope": "prompt+response",
             "max_tokens": 2048,
-            "shard_examples": 20_000,
+            "shard_examples": 10_000,
             "runner": "local",  # "ray" for a cluster that shares the run folder
             "workers": 0,  # 0 = all cores
             "ray_address": "",

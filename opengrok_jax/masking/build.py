@@ -58,7 +58,7 @@ def run(
     pos_tags: Sequence[str] = syntax.POS_TAGS,
     relations: Sequence[str] = syntax.RELATIONS,
     max_tokens: int = 512,
-    shard_examples: int = 20_000,
+    shard_examples: int = 10_000,
     runner: str = "local",
     workers: int = 0,
     ray_address: str = "",

@@ -33,10 +33,12 @@ def test_labels_of_one_token_need_no_node() -> None:
 
 
 CONFIGS = {
-    "plain": {},
-    "grouped keys": {"num_key_value_heads": 2},
+    "grouped keys, partial rotary, tied": {
+        "num_key_value_heads": 2,
+        "partial_rotary_factor": 0.5,
+        "tie_word_embeddings": True,
+    },
     "sliding window": {"sliding_window": 7},
-    "partial rotary, tied": {"partial_rotary_factor": 0.5, "tie_word_embeddings": True},
     "long rope": {
         "original_max_position_embeddings": 20,
         "rope_scaling": LongRope(short_factor=(1.0,) * 4, long_factor=(2.0, 3.0, 5.0, 7.0)),

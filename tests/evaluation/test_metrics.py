@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
@@ -84,6 +84,7 @@ rows = st.lists(
 AFTER = {"a": "b", "b": "c", "c": "a"}
 
 
+@settings(max_examples=40)
 @given(rows, st.data())
 def test_values_are_those_of_scikit_learn_under_any_weights(
     pairs: list, data: st.DataObject
@@ -128,6 +129,7 @@ def test_hand_computed_sets_of_labels() -> None:
 sets = st.sets(st.sampled_from("abc")).map(lambda s: tuple(sorted(s)))
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(sets.filter(bool), sets), min_size=1, max_size=20))
 def test_sets_of_labels_are_those_of_scikit_learn(pairs: list) -> None:
     gold, given_ = (
@@ -184,6 +186,7 @@ def test_hand_computed_spans() -> None:
 tags = st.lists(st.sampled_from(["O", "B-per", "I-per", "B-loc", "I-loc"]), min_size=3, max_size=3)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(tags, tags), min_size=1, max_size=8))
 @pytest.mark.filterwarnings("ignore")
 def test_spans_are_those_of_seqeval(pairs: list) -> None:
@@ -221,6 +224,7 @@ def test_hand_computed_clusters() -> None:
     assert metric_of(CLUSTERS, "nmi", [("1", "x"), ("1", "x")]) == 1
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from("xyz")), min_size=1, max_size=30))
 def test_clusters_are_those_of_scikit_learn(pairs: list) -> None:
     gold, given_ = zip(*pairs, strict=True)

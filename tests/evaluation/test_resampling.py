@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opengrok_jax.evaluation.answers import Prediction
@@ -29,6 +29,7 @@ def mean_of(values: Any) -> Any:
 pairs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=40)
 
 
+@settings(max_examples=30)
 @given(pairs, st.integers(0, 5))
 def test_the_bootstrap_is_the_plain_one(pairs: list, seed: int) -> None:
     gold, predicted = zip(*pairs, strict=True)
