@@ -3,7 +3,7 @@
     outcome      the words: a question as sent, a reply, what it means
     wire         prompt -> request body; reply -> typed outcome (pure); chat, responses_api: the two
                  APIs; faults, plain: what is no answer, values out of somebody else's JSON
-    client       exchanges over HTTP; the key (secret) stays in here; connection: one of its sockets
+    client       exchanges over httpx; the key (secret) stays in here; transport: its connections
     sending      many exchanges: rules and pace say how many at once, when again, when to stop
     journal      SQLite: the intent before the request, the reply before it is counted;
                  journal_file its tables, journal_plan what is left to ask, commits group commit
@@ -15,5 +15,5 @@
     simulator    an endpoint on 127.0.0.1 with faults, limits, prices and books of its own:
                  simulator_endpoint, _acts, _ledger, _wire; simulated: what it says
 
-Needs the extra `acquire` (httptools).
+Needs the extra `acquire` (httpx, httptools).
 """

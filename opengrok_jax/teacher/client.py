@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 import time
-import urllib.request
+import zlib
 from types import TracebackType
 from typing import Protocol, runtime_checkable
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from opengrok_jax.errors import ConfigError
-from opengrok_jax.teacher import connection as connection_module
-from opengrok_jax.teacher.connection import Broken, Connection, Unreachable
+from opengrok_jax.errors import ConfigError, needs_extra
+from opengrok_jax.teacher import transport
 from opengrok_jax.teacher.outcome import Reply
 from opengrok_jax.teacher.secret import Secret
 
+with needs_extra("acquire"):
+    import httpx
+
 CONNECT_SEC = 30.0
 KEPT_HEADERS = ("retry-after", "x-request-id", "date")
+MAX_REPLY_BYTES = 16 * 2**20  # an answer has a few thousand; more is an endpoint gone wrong
 
 
 @runtime_checkable
@@ -38,8 +39,8 @@ def endpoint(base_url: str) -> str:
     """
     try:
         parts = urlsplit(base_url.strip())
-        host, _ = parts.hostname, parts.port
-    except ValueError:
+        host, _, _ = parts.hostname, parts.port, httpx.URL(base_url.strip())
+    except (ValueError, httpx.InvalidURL):
         parts, host = urlsplit(""), None
     plain = base_url.strip().isascii() and base_url.strip().isprintable() and " " not in parts.path
     if parts.scheme not in ("http", "https") or not host or not plain:
@@ -56,21 +57,37 @@ def endpoint(base_url: str) -> str:
 
 
 class Client:
-    """A pool of connections to one endpoint, kept open between exchanges.
+    """Connections to one endpoint, kept open between exchanges.
+
+    An httpx.Request goes to an httpx transport, an httpx.Response comes back. No httpx.AsyncClient
+    is between: its redirects and cookies are unwanted, and it takes several times as long.
 
     Args:
       base_url: as `endpoint` gives it; paths are added to it.
       key: sent as bearer token unless empty.
       timeout_sec: the longest one exchange may take, from connecting to the last byte.
+
+    Raises:
+      ConfigError: the environment names a proxy or certificates that cannot be used.
     """
 
     def __init__(self, *, base_url: str, key: Secret, timeout_sec: float) -> None:
         self._url, self._key, self._timeout_sec = base_url, key, timeout_sec
-        self._address = urlsplit(base_url)
-        self._tls = _tls() if self._address.scheme == "https" else None
-        self._proxy = _proxy(self._address)
-        self._idle: list[Connection] = []
-        self._heads: dict[tuple[str, str], Secret] = {}  # they hold the key
+        self._opened = transport.opener(httpx.URL(base_url))
+        self._idle: list[httpx.AsyncBaseTransport] = []  # of one connection each
+        self._urls: dict[str, httpx.URL] = {}
+        common = {
+            "host": httpx.URL(base_url).netloc.decode("ascii"),
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "opengrok-jax",
+        }
+        if key:
+            common["authorization"] = f"Bearer {key.reveal()}"
+        self._headers = {  # their repr masks the authorization
+            "GET": httpx.Headers(common),
+            "POST": httpx.Headers({**common, "content-type": "application/json"}),
+        }
 
     def __repr__(self) -> str:
         """The address; the key masked."""
@@ -88,8 +105,7 @@ class Client:
     ) -> None:
         """Closes the connections."""
         while self._idle:
-            self._idle.pop().abort()
-        await asyncio.sleep(0)  # the loop forgets them
+            await self._idle.pop().aclose()
 
     async def post(self, path: str, body: bytes) -> Reply:
         """Sends `body` once; whatever happens on the way is told in the reply, not raised."""
@@ -104,93 +120,86 @@ class Client:
             return await self._exchange(method, path, body)
         except TimeoutError:
             problem = f"timed out: no whole reply within {self._timeout_sec:g} s"
-        except Unreachable as error:
-            problem = str(error)
-        except Broken as error:
-            problem = str(error) if str(error).startswith("oversized") else f"broken off: {error}"
+        except httpx.ConnectTimeout:
+            problem = f"cannot connect: no connection within {CONNECT_SEC:g} s"
+        except httpx.ConnectError as error:
+            problem = f"cannot connect: {error}"
+        except httpx.ProxyError as error:
+            problem = f"cannot connect: the proxy says {error}"
+        except Oversized as error:
+            problem = f"oversized: {error}"
+        except (httpx.HTTPError, OSError) as error:  # OSError: some of TLS come as they are
+            problem = f"broken off: {error or type(error).__name__}"
         return Reply(status=0, error=self._key.mask(problem), received_at=time.time())
 
     async def _exchange(self, method: str, path: str, body: bytes) -> Reply:
-        request = self._head(method, path, body) + body
-        taken: Connection | None = None
+        if path not in self._urls:
+            self._urls[path] = httpx.URL(f"{self._url}{path}")
+        length = [(b"content-length", b"%d" % len(body))] if method == "POST" else []
+        request = httpx.Request(
+            method,
+            self._urls[path],
+            headers=[*self._headers[method].raw, *length],
+            stream=httpx.ByteStream(body),  # of `content` it would work out the headers anew
+            extensions={"timeout": {"connect": CONNECT_SEC}},
+        )
+        taken = self._idle.pop() if self._idle else self._opened()
         try:
             # One clock for all of it: a trickle of bytes would never run into a read timeout.
             async with asyncio.timeout(self._timeout_sec):
-                taken = self._taken() or await self._opened()
-                received = await taken.ask(request)
+                response = await taken.handle_async_request(request)
+                try:
+                    received = await read(response)
+                finally:
+                    await response.aclose()
         except BaseException:
-            if taken is not None:
-                taken.abort()
+            await taken.aclose()
             raise
-        if taken.usable:
-            self._idle.append(taken)
-        kept = {n: received.headers[n] for n in KEPT_HEADERS if n in received.headers}
+        self._idle.append(taken)
+        kept = {n: response.headers[n] for n in KEPT_HEADERS if n in response.headers}
         return Reply(
-            status=received.status,
-            body=self._key.mask_bytes(received.body),
+            status=response.status_code,
+            body=self._key.mask_bytes(received),
             headers={name: self._key.mask(value) for name, value in kept.items()},
             received_at=time.time(),
         )
 
-    def _taken(self) -> Connection | None:
-        """A connection that waits for work; those that the endpoint closed are forgotten."""
-        while self._idle:
-            if (idle := self._idle.pop()).usable:
-                return idle
-        return None
 
-    async def _opened(self) -> Connection:
-        try:
-            async with asyncio.timeout(CONNECT_SEC):
-                return await connection_module.opened(self._address, self._tls, self._proxy)
-        except TimeoutError:
-            raise Unreachable(f"cannot connect: no connection within {CONNECT_SEC:g} s") from None
+class Oversized(Exception):
+    """A reply of more than MAX_REPLY_BYTES."""
 
-    def _head(self, method: str, path: str, body: bytes) -> bytes:
-        fixed = self._heads.get((method, path))
-        if fixed is None:
-            fixed = self._heads[method, path] = Secret(self._fixed(method, path))
-        length = f"content-length: {len(body)}\r\n\r\n" if body else "\r\n"
-        return (fixed.reveal() + length).encode("latin-1")
-
-    def _fixed(self, method: str, path: str) -> str:
-        address = self._address
-        target, extra = f"{address.path}{path}", ""
-        if self._proxy is not None and self._tls is None:
-            target = f"http://{address.netloc}{target}"
-            extra = connection_module.proxy_login(self._proxy)
-        if self._key:
-            extra += f"authorization: Bearer {self._key.reveal()}\r\n"
-        if method == "POST":
-            extra += "content-type: application/json\r\n"
-        return (
-            f"{method} {target} HTTP/1.1\r\nhost: {address.netloc}\r\naccept: application/json\r\n"
-            f"accept-encoding: identity\r\nuser-agent: opengrok-jax\r\n{extra}"
-        )
+    def __init__(self) -> None:
+        super().__init__(f"a reply of more than {MAX_REPLY_BYTES} bytes")
 
 
-def _tls() -> ssl.SSLContext:
-    """Certificates of the system where the environment names some, else those of certifi."""
-    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-        return ssl.create_default_context()
-    import certifi
+async def read(response: httpx.Response) -> bytes:
+    """The body, without the compression that we do not ask for and some send all the same.
 
-    return ssl.create_default_context(cafile=certifi.where())
-
-
-def _proxy(address: SplitResult) -> SplitResult | None:
-    """The proxy that the environment names for this address (HTTPS_PROXY, NO_PROXY, ...).
+    httpx's own decoding has no bound: a few kilobytes can unpack to gigabytes.
 
     Raises:
-      ConfigError: it is not an HTTP proxy.
+      Oversized: it is, as sent or unpacked.
+      httpx.HTTPError: it broke off, or does not unpack.
     """
-    found = urllib.request.getproxies().get(address.scheme)
-    if not found or urllib.request.proxy_bypass(address.hostname or ""):
-        return None
-    proxy = urlsplit(found if "://" in found else f"http://{found}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise ConfigError(
-            f"{address.scheme}_proxy names a proxy of the kind {proxy.scheme!r}; only HTTP proxies "
-            f"are spoken to: unset it, or add {address.hostname} to NO_PROXY"
-        )
-    return proxy
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    pieces, size = [], 0
+    async for piece in response.stream:
+        size += len(piece)
+        if size > MAX_REPLY_BYTES:
+            raise Oversized
+        pieces.append(piece)
+    body, coding = b"".join(pieces), response.headers.get("content-encoding", "").lower()
+    if coding in ("identity", "") or not body:
+        return body
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        raise httpx.DecodingError(f"a reply compressed as {coding}")
+    try:
+        unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        plain = unzip.decompress(body, MAX_REPLY_BYTES + 1)
+    except zlib.error as error:
+        raise httpx.DecodingError(f"a reply that is not {coding}: {error}") from None
+    if len(plain) > MAX_REPLY_BYTES:
+        raise Oversized
+    if not unzip.eof:
+        raise httpx.DecodingError(f"a reply that is half of a {coding}")
+    return plain

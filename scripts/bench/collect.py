@@ -7,13 +7,15 @@
 The server is `opengrok simulate-teacher` in a process of its own; every client is a process of its
 own too, and they take turns. The ideal is that of a client which keeps `concurrency` requests in
 flight without a pause: ceil(requests / concurrency) latencies. Peers that are not installed are
-left out. Prints one JSON object. What the peers do not do: none keeps a journal.
+left out. `ours_httpx` is `collect` with httpx's own transport, a connection each, in the place of
+`transport.Local`. Prints one JSON object. What the peers do not do: none keeps a journal.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
 import math
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--journal", type=int, default=0, help="rows of the journal to resume")
-    parser.add_argument("--systems", default="ours,openai,distilabel")
+    parser.add_argument("--systems", default="ours,ours_httpx,openai,distilabel")
     parser.add_argument("--system", default="", help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -169,6 +171,18 @@ def ours(flags: argparse.Namespace) -> dict[str, Any]:
     return told | {"with_plan_and_export_sec": time.perf_counter() - start}
 
 
+def ours_httpx(flags: argparse.Namespace) -> dict[str, Any]:
+    """The same with httpx's transport, a connection each, where ours has its own."""
+    import httpx
+
+    from opengrok_jax.teacher import transport
+
+    context, one = httpx.create_ssl_context(), httpx.Limits(max_connections=1)
+    made = functools.partial(httpx.AsyncHTTPTransport, verify=context, limits=one)
+    transport.Local = made  # type: ignore[misc,assignment]
+    return ours(flags)
+
+
 def openai(flags: argparse.Namespace) -> dict[str, Any]:
     """A plain loop over openai's AsyncOpenAI; the answers stay in memory."""
     from openai import AsyncOpenAI
@@ -296,7 +310,13 @@ def resume(flags: argparse.Namespace) -> dict[str, Any]:
     return told | {"memory_before_mb": before, "file_mb": size, "first_row": first.row}
 
 
-SYSTEMS = {"ours": ours, "openai": openai, "distilabel": distilabel, "journal": resume}
+SYSTEMS = {
+    "ours": ours,
+    "ours_httpx": ours_httpx,
+    "openai": openai,
+    "distilabel": distilabel,
+    "journal": resume,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,12 +1,17 @@
 import asyncio
+import gzip
+import itertools
 import json
 import logging
+import zlib
 
+import httpx
 import pytest
 
 from opengrok_jax.errors import ConfigError
+from opengrok_jax.teacher import client as client_module
 from opengrok_jax.teacher import wire
-from opengrok_jax.teacher.client import Client, endpoint
+from opengrok_jax.teacher.client import Client, Oversized, endpoint, read
 from opengrok_jax.teacher.outcome import Kind
 from opengrok_jax.teacher.secret import MASK, Secret
 from opengrok_jax.teacher.simulator import simulating
@@ -14,6 +19,7 @@ from opengrok_jax.teacher.simulator_acts import Act
 from tests.teacher.questions import completion, requests
 
 KEY = "sk-test-0123456789abcdef"
+BODY = b"hello " * 1000
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +132,7 @@ def test_a_plain_request_goes_through_the_proxy_of_the_environment(monkeypatch):
 
     assert asyncio.run(talk()).body == b"hi"
     assert lines[0].startswith("GET http://somewhere.invalid/v1/models HTTP/1.1\r\n")
-    assert "proxy-authorization: Basic bWU6cHc=" in lines[0]
+    assert "proxy-authorization: basic bwu6chc=" in lines[0].lower()  # me:pw
     monkeypatch.setenv("http_proxy", "socks5://h:1")
     with pytest.raises(ConfigError, match="socks5"):
         Client(base_url="http://somewhere.invalid/v1", key=Secret(""), timeout_sec=1.0)
@@ -163,7 +169,51 @@ def test_an_address_with_credentials_is_refused_unseen(url):
     assert "hunter22" not in str(caught.value)
 
 
-def test_https_has_certificates():
-    client = Client(base_url="https://h/v1", key=Secret(""), timeout_sec=1.0)
-    assert client._tls is not None
-    assert client._tls.get_ca_certs()
+def test_no_cookie_is_kept_and_no_redirect_followed():
+    seen = []
+
+    def script(question):
+        seen.append(question.headers)
+        return Act(status=302, headers={"location": "/elsewhere", "set-cookie": "a=b"})
+
+    with simulating(script=script) as teacher:
+        replies = post(teacher.base_url, times=2)
+    assert [r.status for r in replies] == [302, 302]
+    assert len(seen) == 2
+    assert "cookie" not in seen[1]
+    assert all("set-cookie" not in r.headers and "location" not in r.headers for r in replies)
+
+
+def replied(pieces, coding=""):
+    """What `read` makes of a body in pieces, in the coding that the head names."""
+
+    class Stream(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            for piece in pieces:
+                yield piece
+
+    headers = {"content-encoding": coding} if coding else {}
+    return asyncio.run(read(httpx.Response(200, headers=headers, stream=Stream())))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "GZIP"])
+def test_a_compressed_body_is_unpacked(coding):
+    packed = zlib.compress(BODY) if coding == "deflate" else gzip.compress(BODY)
+    assert replied([packed[:7], packed[7:]], coding) == BODY
+    with pytest.raises(httpx.DecodingError, match="half of a"):
+        replied([packed[:-9]], coding)
+
+
+@pytest.mark.parametrize(("coding", "reason"), [("br", "compressed as br"), ("gzip", "not gzip")])
+def test_a_body_that_cannot_be_unpacked_is_told(coding, reason):
+    with pytest.raises(httpx.DecodingError, match=reason):
+        replied([BODY], coding)
+
+
+def test_a_body_or_what_it_unpacks_to_is_bounded(monkeypatch):
+    monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1000)
+    assert replied([b"x" * 1000]) == b"x" * 1000
+    with pytest.raises(Oversized):
+        replied(itertools.repeat(b"x" * 100))  # without end: only a reader that stops comes back
+    with pytest.raises(Oversized):
+        replied([gzip.compress(b"x" * 10**6)], "gzip")
