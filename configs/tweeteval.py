@@ -13,6 +13,8 @@ Expected:  above the majority floor, below TF-IDF + logistic regression: a tiny 
 The teacher is `labelled`: it answers from the gold labels. Nothing is distilled from a model here.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 DATA = "../shared/data/tweeteval"
@@ -100,7 +102,8 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     # Whatever file is scored, none of its posts may teach.
-    config.curation.evaluation_files = config.evaluation.tasks.emotion.get_oneway_ref("file")
+    tasks: Any = config.evaluation.tasks
+    config.curation.evaluation_files = tasks.emotion.get_oneway_ref("file")
     config.report = ConfigDict({"title": "TweetEval emotion", "examples": 8})
 
     if variant == "smoke":

@@ -17,13 +17,13 @@ from typing import Any
 from opengrok_jax.curation import review_agreement, review_decisions
 from opengrok_jax.curation.review_decisions import CHOICES, REASONS, Log
 from opengrok_jax.curation.review_queue import Entry, findings, key
-from opengrok_jax.errors import DataError, UserError
+from opengrok_jax.errors import DataError
 from opengrok_jax.records import Decision, Verdict
 
 LONGEST_LOOK = 3600.0  # seconds; who takes longer went away
 
 
-class Stale(UserError):
+class Stale(Exception):
     """The page decided on something that is not the answer in question any more."""
 
 

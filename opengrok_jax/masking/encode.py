@@ -196,4 +196,5 @@ def load(path: Path) -> Block:
     stored = arrays.load(path)
     columns: dict[str, Any] = {name: arrays.unpack(arrays.taken(name, stored)) for name in _TEXTS}
     names = (field.name for field in dataclasses.fields(Block) if field.name not in _TEXTS)
-    return Block(**columns | {name: stored[name] for name in names})
+    columns |= {name: stored[name] for name in names}
+    return Block(**columns)

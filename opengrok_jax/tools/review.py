@@ -71,8 +71,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     if flags.import_:
         _tell(review.import_(run=folder, file=flags.import_))
     elif not flags.summary:
-        page = {"reviewer": _user()} | page
-        left = review.serve(run=folder, draw=draw, ready=_ready, **page)
+        serving: dict[str, Any] = {"reviewer": _user(), **page}
+        left = review.serve(run=folder, draw=draw, ready=_ready, **serving)
         say(f"review: everything is saved, {left} answers are open")
     for line in review.summary(folder):
         say(f"review: {line}")

@@ -10,6 +10,7 @@ distribution (the tokenizers do not meet there), cross-entropy counts in full.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -203,7 +204,7 @@ def summed_loss(
         if objective.feature_weight:
             # The backward pass keeps the states, and nothing in float32 that stands between.
             each = map(jax.checkpoint(divergences.feature), mine, theirs)
-            terms["feature"] = sum(each) / len(mine)
+            terms["feature"] = functools.reduce(jnp.add, each) / len(mine)
         if objective.relation_weight:
             terms["relation"] = divergences.relation(
                 hidden, states, batch.loss_weight, batch.segment_ids, objective.relation_window

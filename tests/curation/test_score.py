@@ -33,9 +33,9 @@ def said(prompt, text, finish="stop"):
     )
 
 
-def scored(text, form=None, prompt=None, finish="stop", scorer=None, **gains):
+def scored(text, form=None, prompt=None, finish="stop", scorer=None, gains=None):
     prompt = prompt or asked()
-    scorer = scorer or Scorer(Settings(), 0.4, gains)
+    scorer = scorer or Scorer(Settings(), 0.4, gains or {})
     return scorer.score(prompt, said(prompt, text, finish), form or {})
 
 
@@ -131,6 +131,6 @@ def test_gains_are_relative_to_the_cell_and_garbage_earns_no_more_than_what_is_h
 
 def test_a_gain_counts_where_there_is_one():
     prompt = asked()
-    with_gain = scored(GOOD, prompt=prompt, **{prompt.id: 1.0})
+    with_gain = scored(GOOD, prompt=prompt, gains={prompt.id: 1.0})
     assert with_gain.parts["gain"] == 1.0
-    assert with_gain.total > scored(GOOD, prompt=prompt, **{prompt.id: 0.0}).total
+    assert with_gain.total > scored(GOOD, prompt=prompt, gains={prompt.id: 0.0}).total

@@ -18,12 +18,12 @@ FINITE = st.floats(-30, 30)
 ONES = Weights(alpha=1.0, beta=1.0, gamma=1.0, delta=1.0)
 
 
-def four(count: int, seed: int = 0) -> list[np.ndarray]:
+def four(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Made-up factors: tfidf, pos, dep, random."""
     rng = np.random.default_rng(seed)
     some = [rng.random(count, np.float32) for _ in range(2)]
     flags = [rng.integers(0, 2, count).astype(np.uint8) for _ in range(2)]
-    return [some[0], *flags, some[1]]
+    return some[0], flags[0], flags[1], some[1]
 
 
 def maskable(roles, scope):

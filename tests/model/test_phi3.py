@@ -227,7 +227,9 @@ def test_some_hidden_states_cost_memory_that_does_not_grow_with_the_depth(
                 )
 
             program = jax.jit(jax.grad(loss)).lower(state).compile()
-            return program.memory_analysis().temp_size_in_bytes
+            memory = program.memory_analysis()
+            assert memory is not None
+            return memory.temp_size_in_bytes
 
         return needs((1, 3, depth)) - needs((depth,))
 

@@ -46,22 +46,17 @@ import math, re
 import jax, jax.numpy as jnp
 from flax import nnx
 from jax.experimental import topologies
-from jax.sharding import NamedSharding, PartitionSpec
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.sharding import RULES, make_mesh
+from opengrok_jax.model.sharding import make_mesh
 from opengrok_jax.training import optimizer, step
-from opengrok_jax.training.batches import Batch
 
 T = 2048
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=topology.devices)
 config = Phi3Config.tiny(512, hidden_size=384, intermediate_size=512, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=T)
-rows = NamedSharding(mesh, PartitionSpec(None, RULES["batch"]))
-dtypes = {"key_mask": bool, "loss_weight": jnp.float32, "norm_weight": jnp.float32}
-batch = Batch(*(jax.ShapeDtypeStruct((1, 2, T), dtypes.get(name, jnp.int32), sharding=rows)
-                for name in Batch._fields))
+batch = step.abstract_batch(mesh, microbatches=1, rows=2, row_tokens=T)
 
 def lowered(attention):
     model = nnx.eval_shape(lambda: Phi3(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16,

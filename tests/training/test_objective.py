@@ -141,13 +141,21 @@ def test_features_of_chosen_layers_equal_the_formula_with_their_gradient(models,
     teacher = randomly(config, 4)
     asked = Objective(feature_weight=0.7, feature_layers=PAIRS)
     batch = batches.fill([[4, 1], [0], [5]], data, row_tokens=ROW, normalize="token")
-    batch = batch._replace(loss_weight=batch.loss_weight * np.float32([[1], [0.5], [2]]))
+    batch = batch._replace(
+        loss_weight=batch.loss_weight * np.asarray([[1], [0.5], [2]], np.float32)
+    )
     (loss, _), gradient = compiled((student, teacher), asked)(batch)
 
     graph, params = nnx.split(student)
-    arrays = tuple(jnp.asarray(x) for x in batch[:4])
-    every, pull = jax.vjp(lambda p: nnx.merge(graph, p).hidden_states(*arrays, "exclude"), params)
-    mine, theirs = (np.asarray(x, np.float64) for x in (every, teacher.hidden_states(*arrays[:3])))
+    tokens, segments, positions, visible = (jnp.asarray(x) for x in batch[:4])
+    every, pull = jax.vjp(
+        lambda p: nnx.merge(graph, p).hidden_states(
+            tokens, segments, positions, visible, "exclude"
+        ),
+        params,
+    )
+    of_teacher = teacher.hidden_states(tokens, segments, positions)
+    mine, theirs = (np.asarray(x, np.float64) for x in (every, of_teacher))
     assert student.lm_head is not None
     head = np.asarray(student.lm_head.weight[...], np.float64)
     slope, of_head, total = np.zeros_like(mine), np.zeros_like(head), 0.0

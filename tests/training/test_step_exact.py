@@ -187,7 +187,7 @@ for name in names:
 
 
 MESH = [2, 2, 2]
-ALL = {"marks": [pytest.mark.slow, pytest.mark.timeout(1800)]}
+ALL = (pytest.mark.slow, pytest.mark.timeout(1800))
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ ALL = {"marks": [pytest.mark.slow, pytest.mark.timeout(1800)]}
     [
         (QUICK, False, [MESH]),
         (QUICK, True, []),
-        pytest.param(list(OBJECTIVES), False, [MESH], **ALL),
-        pytest.param(list(OBJECTIVES), True, [MESH], **ALL),
+        pytest.param(list(OBJECTIVES), False, [MESH], marks=ALL),
+        pytest.param(list(OBJECTIVES), True, [MESH], marks=ALL),
     ],
 )
 def test_devices_and_float64_change_no_gradient_and_give_up_their_memory(
