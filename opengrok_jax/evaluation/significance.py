@@ -86,11 +86,16 @@ def verdict(a: str, b: str, difference: float, low: float, high: float, p: float
     'x is above y by 5.0 points (95 % interval 1.0 to 9.0; p = 0.020 after correction)'
     >>> verdict("x", "y", 0.05, -0.02, 0.12, 0.3)
     'x and y: the difference of 5.0 points (95 % interval -2.0 to 12.0) is within the noise'
+    >>> verdict("x", "y", 0.05, 0.01, 0.09, 0.3)
+    'x and y: the difference of 5.0 points (95 % interval 1.0 to 9.0) is within the noise of as \
+many comparisons'
     """
     span = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
     if p >= LEVEL:
         by = f"the difference of {100 * difference:.1f} points ({span})"
-        return f"{a} and {b}: {by} is within the noise"
+        # The interval is of this pair alone; the correction asks more of it.
+        many = " of as many comparisons" if low > 0 or high < 0 else ""
+        return f"{a} and {b}: {by} is within the noise{many}"
     place = "above" if difference > 0 else "below"
     said = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     by = f"by {100 * abs(difference):.1f} points"
