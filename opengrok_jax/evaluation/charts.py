@@ -25,7 +25,7 @@ VARIABLES = {
 }
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def canvas(width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes in the page's style, `width` x `height` inches."""
     with needs_extra("evaluate"):
         import matplotlib as mpl
@@ -43,7 +43,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, label: str) -> str:
+def inline_svg(figure: Any, label: str) -> str:
     """The figure as an <svg> element that scales with the page; `label` is read aloud."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -76,7 +76,7 @@ def loss_curves(
       stopped_early: whether training ended because validation no longer improved.
       of: what the loss is the mean over, in the singular.
     """
-    figure, axes = _figure(7.2, 3.2)
+    figure, axes = canvas(7.2, 3.2)
     axes.plot(steps, train, color=FAINT, linewidth=0.8, alpha=0.7)
     if steps:
         axes.annotate(
@@ -101,12 +101,12 @@ def loss_curves(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step" + (", stopped early" if stopped_early else ""), color=INK)
     axes.set_ylabel(f"loss per {of} (nats)", color=INK)
-    return _svg(figure, f"Loss curves; the parameters of step {best_step} were kept.")
+    return inline_svg(figure, f"Loss curves; the parameters of step {best_step} were kept.")
 
 
 def intervals(scores: Sequence[Score]) -> str:
     """One line a predictor: the score as a dot on its 95 % interval; the student in colour."""
-    figure, axes = _figure(7.2, 0.75 + 0.36 * len(scores))
+    figure, axes = canvas(7.2, 0.75 + 0.36 * len(scores))
     names = [score.predictor for score in scores]
     for row, score in enumerate(scores):
         color = BLUE if score.predictor.startswith("student") else FAINT
@@ -122,4 +122,4 @@ def intervals(scores: Sequence[Score]) -> str:
     axes.set_ylim(-0.6, len(scores) - 0.4)
     axes.set_xlabel(scores[0].metric.replace("_", " "), color=INK)
     said = "; ".join(f"{s.predictor} {s.value:.3f} ({s.low:.3f} to {s.high:.3f})" for s in scores)
-    return _svg(figure, f"{scores[0].task}: {said}")
+    return inline_svg(figure, f"{scores[0].task}: {said}")

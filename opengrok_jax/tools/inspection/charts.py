@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from opengrok_jax.evaluation.charts import BLUE, FAINT, INK, ORANGE, _figure, _svg
+from opengrok_jax.evaluation.charts import BLUE, FAINT, INK, ORANGE, canvas, inline_svg
 from opengrok_jax.tools.inspection.stats import Curve, Stats
 
 XLABEL = {
@@ -23,7 +23,7 @@ def keep_rate(curve: Curve, label: str) -> str:
       curve: with at least one bin.
       label: read aloud.
     """
-    figure, axes = _figure(7.2, 2.9)
+    figure, axes = canvas(7.2, 2.9)
     low, high = np.array(curve.low), np.array(curve.high)
     middle = (low + high) / 2
     middle[(low == high) & (low == 1)] += 0.02  # beside the bin below it, not on top
@@ -47,12 +47,12 @@ def keep_rate(curve: Curve, label: str) -> str:
     axes.set_ylim(0, 1.08)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_xlabel(XLABEL[curve.name], color=INK)
-    return _svg(figure, label)
+    return inline_svg(figure, label)
 
 
 def lengths(stats: Stats, label: str) -> str:
     """How many examples have how many tokens."""
-    figure, axes = _figure(7.2, 2.2)
+    figure, axes = canvas(7.2, 2.2)
     edges = np.array(stats.length_edges)
     axes.bar(
         edges[:-1],
@@ -64,4 +64,4 @@ def lengths(stats: Stats, label: str) -> str:
     )
     axes.set_xlabel("tokens of an example", color=INK)
     axes.set_ylabel("examples", color=INK)
-    return _svg(figure, label)
+    return inline_svg(figure, label)
