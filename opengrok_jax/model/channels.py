@@ -11,7 +11,7 @@ The mathematics is tested on a CPU; cuDNN itself has not been run with it.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,14 @@ def channels(
     )[..., :width]
     seen = sees_a_key(query_ids, key_ids, sliding_window)
     return jnp.where(seen[:, :, None, None], mixed, jnp.zeros_like(mixed)).astype(v.dtype)
+
+
+def kernel_saveable(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy of `jax.checkpoint`: keeps what cuDNN's forward kernel gives.
+
+    JAX names neither result, so that the kernel's own name has to do.
+    """
+    return primitive.name == "dot_product_attention_fwd_wrapper"
 
 
 def _check(q: jax.Array, wide: int) -> None:

@@ -26,6 +26,7 @@ from opengrok_jax.model.attention import (
     visible_in_cache,
 )
 from opengrok_jax.model.blockwise import SAVED
+from opengrok_jax.model.channels import kernel_saveable
 from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.layers import Block, Embedding, Linear, RMSNorm
 from opengrok_jax.model.rope import rope_angles, segment_lengths, segment_positions
@@ -284,9 +285,10 @@ def _kept(remat: str) -> Any:
     """The policy of `jax.checkpoint`: None = nothing but the inputs."""
     policies = jax.checkpoint_policies
     if remat == "dots":
-        return policies.save_from_both_policies(
-            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+        attended = policies.save_from_both_policies(
+            policies.save_only_these_names(SAVED), kernel_saveable
         )
+        return policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable, attended)
     if remat == "offload":
         return policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],
