@@ -65,6 +65,12 @@ class Budget:
         self.ticks += need.ticks
         self.tokens += need.tokens
 
+    def release(self, need: Need) -> None:
+        """Gives back what was reserved for a request that was never sent."""
+        self.requests -= 1
+        self.ticks -= need.ticks
+        self.tokens -= need.tokens
+
     def settle(self, need: Need, cost: int | None, tokens: int | None) -> None:
         """Puts what it came to in the place of what was reserved; None lets that stand."""
         if tokens is not None:

@@ -2,11 +2,16 @@
 
     an attempt:  sent -> ok | blocked | rate_limited | transient | ...   with the raw reply
                  sent -> orphaned                (the process died before the reply was there)
+                 sent -> gone                    (it died, or stopped, before the sending began)
 
-An attempt is committed as `sent`, with what is reserved for it, before its first byte goes out, and
-with its raw reply before anybody counts it. So a crash can cost at most the requests that were in
-flight, and the orphaned rows name them. How far a run is, and what was spent, is derived from the
-rows, never from a counter.
+An attempt is on the disk as `sent`, with what is reserved for it, some time before its first byte
+goes out: intents are written ahead, so that nobody waits for the disk between two requests. When
+its turn comes it is marked `begun`, and that is committed before the first byte; the raw reply is
+committed before that place sends again, and on the disk before anybody counts it. So kill -9 costs
+at most the requests that were in flight, and the orphaned rows name exactly these. A power cut can
+take the marks of its last moments with it: where the machine was started anew since, all intents
+without a reply are taken for orphans, begun or not, and none is unnamed. How far a run is, and what
+was spent, is derived from the rows, never from a counter.
 
 The same body to another endpoint is another question: (key, endpoint) is what has one answer.
 """
@@ -24,6 +29,7 @@ from pathlib import Path
 from opengrok_jax.errors import DataError
 from opengrok_jax.teacher import journal_file
 from opengrok_jax.teacher.budget import Spent
+from opengrok_jax.teacher.disk import Disk
 from opengrok_jax.teacher.journal_plan import PAGE, Plan, Todo
 from opengrok_jax.teacher.money import Need
 from opengrok_jax.teacher.outcome import Outcome, Reply, Request
@@ -37,25 +43,41 @@ def opened(path: Path) -> Iterator[Journal]:
       UserError: as `journal_file.connected`.
     """
     with journal_file.connected(path) as (database, reader):
-        yield Journal(database, reader)
+        yield Journal(path, database, reader)
 
 
 class Journal:
     """The open journal of one stage folder; made by `opened`."""
 
-    def __init__(self, database: sqlite3.Connection, reader: sqlite3.Connection) -> None:
-        self._db, self._reader = database, reader
-        query = (
-            "SELECT DISTINCT prompt_id FROM attempt JOIN request ON request.id = attempt.request "
-            "WHERE state = 'sent' ORDER BY attempt.id"
-        )
-        self.new_orphans = [prompt for (prompt,) in database.execute(query)]
-        database.execute("UPDATE attempt SET state = 'orphaned' WHERE state = 'sent'")
+    def __init__(
+        self, path: Path, database: sqlite3.Connection, reader: sqlite3.Connection
+    ) -> None:
+        self._path, self._db, self._reader = path, database, reader
+        boot = _boot_id()
+        with self._transaction():
+            written_by = database.execute("SELECT id FROM boot").fetchone()
+            if boot and written_by == (boot,):
+                database.execute("DELETE FROM attempt WHERE state = 'sent' AND NOT begun")
+            else:
+                database.execute("DELETE FROM boot")
+                database.execute("INSERT INTO boot VALUES (?)", (boot,))
+            query = (
+                "SELECT DISTINCT prompt_id FROM attempt JOIN request ON request.id = "
+                "attempt.request WHERE state = 'sent' ORDER BY attempt.id"
+            )
+            self.new_orphans = [prompt for (prompt,) in database.execute(query)]
+            database.execute("UPDATE attempt SET state = 'orphaned' WHERE state = 'sent'")
         self._last = self._number("SELECT COALESCE(MAX(id), 0) FROM attempt")
         self._next = self._last
         self._intents: list[tuple] = []
+        self._begun: list[tuple] = []
+        self._gone: list[tuple] = []
         self._updates: list[tuple] = []
         self._replies: list[tuple] = []
+
+    def disk(self) -> Disk:
+        """The disk below; the caller closes it."""
+        return Disk(self._path, self._db)
 
     # ---- the plan -------------------------------------------------------------------------
 
@@ -127,11 +149,22 @@ class Journal:
 
     # ---- attempts -------------------------------------------------------------------------
 
-    def sent(self, todo: Todo, need: Need) -> int:
+    def intend(self, todo: Todo, need: Need) -> int:
         """Puts the intent to send into the next commit; answers the attempt's number."""
         self._next += 1
         self._intents.append((self._next, todo.row, time.time(), need.ticks, need.tokens))
         return self._next
+
+    def begin(self, attempt: int) -> None:
+        """Puts into the next commit that the sending begins."""
+        self._begun.append((time.time(), attempt))
+
+    def withdraw(self, attempt: int) -> None:
+        """Puts into the next commit that an intent whose sending never began is gone."""
+        if self._intents and attempt >= self._intents[0][0]:
+            self._intents = [intent for intent in self._intents if intent[0] != attempt]
+        else:
+            self._gone.append((attempt,))
 
     def received(
         self, attempt: int, reply: Reply, outcome: Outcome, cost: int | None, tokens: int | None
@@ -154,29 +187,34 @@ class Journal:
         headers = json.dumps(dict(reply.headers)) if reply.headers else "{}"
         self._replies.append((attempt, headers, reply.body, reply.error))
 
-    def write(self) -> bool:
-        """Writes what is waiting, short of the commit; False if nothing is."""
-        if not (self._intents or self._updates):
-            return False
-        self._db.execute("BEGIN IMMEDIATE")
-        # Replies first: the rows in state `sent` are never more than the requests in flight.
-        self._db.executemany(
-            "UPDATE attempt SET state = ?, received_at = ?, status = ?, cost = ?, tokens = ?,"
-            " model = ?, reason = ?, detail = ? WHERE id = ?",
-            self._updates,
-        )
-        self._db.executemany("INSERT INTO reply VALUES (?, ?, ?, ?)", self._replies)
-        self._db.executemany(
-            "INSERT INTO attempt (id, request, state, sent_at, reserved, reserved_tokens)"
-            " VALUES (?, ?, 'sent', ?, ?, ?)",
-            self._intents,
-        )
-        self._intents, self._updates, self._replies = [], [], []
-        return True
-
-    def commit(self) -> None:
-        """Commits what `write` wrote; waits for the disk, in whichever thread calls it."""
-        self._db.execute("COMMIT")
+    def write(self) -> int:
+        """Commits what is waiting, short of the disk; answers how many replies were among it."""
+        waiting = (self._updates, self._intents, self._begun, self._gone)
+        if not any(waiting):
+            return 0
+        with self._transaction():
+            # Intents after the replies: of a request, one attempt at most is in state `sent`.
+            self._db.executemany(
+                "DELETE FROM attempt WHERE id = ? AND state = 'sent' AND NOT begun", self._gone
+            )
+            self._db.executemany(
+                "UPDATE attempt SET state = ?, received_at = ?, status = ?, cost = ?, tokens = ?,"
+                " model = ?, reason = ?, detail = ? WHERE id = ?",
+                self._updates,
+            )
+            self._db.executemany("INSERT INTO reply VALUES (?, ?, ?, ?)", self._replies)
+            self._db.executemany(
+                "INSERT INTO attempt"
+                " (id, request, state, sent_at, reserved, reserved_tokens, begun)"
+                " VALUES (?, ?, 'sent', ?, ?, ?, 0)",
+                self._intents,
+            )
+            self._db.executemany(
+                "UPDATE attempt SET begun = 1, sent_at = ? WHERE id = ?", self._begun
+            )
+        replies = len(self._replies)
+        self._intents, self._begun, self._gone, self._updates, self._replies = [], [], [], [], []
+        return replies
 
     def spent(self) -> Spent:
         """What all attempts of the file took, in every run; reservations where none settled."""
@@ -194,7 +232,16 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite may have done so itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+
+def _boot_id() -> str:
+    """Names this start of the machine; "" where it has no such name, which equals none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -4,6 +4,7 @@
     question   the body of a request          plan      what one call is to ask; `planned` its rows
     attempt    one sending: its state, what was reserved for it, what it cost
     reply      what came back for it, verbatim
+    boot       of the machine that wrote last, see `journal`
 
 What is looked through in large numbers (request, attempt) is apart from what is large (question,
 reply), so that a million rows are counted in about a second.
@@ -20,7 +21,7 @@ from opengrok_jax import storage
 from opengrok_jax.errors import DataError, RunFolderError, StorageError
 from opengrok_jax.teacher.outcome import Kind
 
-VERSION = 2
+VERSION = 3
 NAME = "journal.sqlite"
 # Whoever empties the folder keeps all of these: after a crash, answers live in the -wal file.
 FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
@@ -48,7 +49,8 @@ CREATE TABLE attempt (
   sent_at REAL NOT NULL, received_at REAL, status INTEGER,
   reserved INTEGER NOT NULL, cost INTEGER,
   reserved_tokens INTEGER NOT NULL, tokens INTEGER,
-  model TEXT, reason TEXT, detail TEXT
+  model TEXT, reason TEXT, detail TEXT,
+  begun INTEGER NOT NULL DEFAULT 1
 );
 CREATE TABLE reply (
   attempt INTEGER PRIMARY KEY REFERENCES attempt,
@@ -62,7 +64,8 @@ CREATE INDEX orphan ON attempt (id) WHERE state = 'orphaned';
 CREATE INDEX unread ON attempt (id)
   WHERE state IN ('transient', 'wrong_model') AND status BETWEEN 200 AND 299;
 """
-_SCHEMA = f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;"
+_BOOT = "CREATE TABLE boot (id TEXT NOT NULL);"
+_SCHEMA = f"BEGIN IMMEDIATE;{_TABLES}{_BOOT}PRAGMA user_version = {VERSION};COMMIT;"
 # Layout 1 had the bodies in `request` and `attempt`, keys in hex, and knew no money.
 _FROM_1 = f"""
 BEGIN IMMEDIATE;
@@ -88,6 +91,15 @@ INSERT INTO reply
   FROM old_attempt WHERE state NOT IN ('sent', 'orphaned');
 DROP TABLE old_attempt;
 DROP TABLE old_request;
+{_BOOT}
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+# Layout 2 had no intents written ahead of their sending.
+_FROM_2 = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE attempt ADD COLUMN begun INTEGER NOT NULL DEFAULT 1;
+{_BOOT}
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
@@ -112,7 +124,8 @@ def connected(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connecti
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         with contextlib.closing(database):
             database.execute("PRAGMA journal_mode = WAL").fetchall()
-            database.execute("PRAGMA synchronous = FULL")
+            # A commit is safe from the end of this process; `disk.Disk` makes it so from a power cut.
+            database.execute("PRAGMA synchronous = NORMAL")
             database.execute("PRAGMA cache_size = -32768")
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -122,6 +135,8 @@ def connected(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connecti
                 database.execute("PRAGMA foreign_keys = OFF")
                 database.create_function("from_hex", 1, bytes.fromhex, deterministic=True)
                 database.executescript(_FROM_1)
+            elif version == 2:
+                database.executescript(_FROM_2)
             elif version != VERSION:
                 raise RunFolderError(
                     f"{path} has layout {version}, this version of opengrok writes layout "

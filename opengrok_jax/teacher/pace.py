@@ -71,7 +71,7 @@ class Pace:
         chance: random.Random,
         clock: Callable[[], float],
     ) -> None:
-        self._most = concurrency
+        self.most = concurrency
         self.limit = 1.0 if alone_first else float(concurrency)
         self._alone = alone_first
         self._requests, self._tokens = Ceiling(requests_per_minute), Ceiling(tokens_per_minute)
@@ -99,9 +99,9 @@ class Pace:
         """Notes an answer and what it took."""
         self.decreases_in_a_row = 0
         if self._alone:
-            self._alone, self.limit = False, float(self._most)
+            self._alone, self.limit = False, float(self.most)
         else:
-            self.limit = min(float(self._most), self.limit + 1 / self.limit)
+            self.limit = min(float(self.most), self.limit + 1 / self.limit)
         if self._limited_tokens and prompt_tokens + output_tokens:
             self._tokens.take(prompt_tokens + output_tokens - expected, self._clock())
             self._output += (output_tokens - self._output) / 8

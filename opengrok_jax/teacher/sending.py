@@ -8,6 +8,10 @@
 
 Where prompt after prompt fails for good with no answer in between, the endpoint is taken to be down
 and sending stops too.
+
+Intents are written ahead, as many as there are places: one is on the disk by the time that a place
+is free for it, and the place sends on as soon as the reply that it got is committed. What was
+written ahead and not sent is withdrawn at the end.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import asyncio
 import heapq
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from opengrok_jax.progress import duration, say
 from opengrok_jax.teacher.budget import Budget
@@ -42,8 +47,18 @@ class _Job:
     todo: Todo
     need: Need
     faults: int = 0
-    sent_at: float = field(default=0.0)
+    again: bool = False  # it had a sending before, and keeps its place
+    sent_at: float = 0.0
     expected: float = 0.0
+
+
+@dataclass(slots=True)
+class _Intent:
+    """A sending with its row in the journal and what is reserved for it."""
+
+    job: _Job
+    number: int
+    reserved: Need
 
 
 class Sending:
@@ -73,8 +88,11 @@ class Sending:
         self._budget, self._pace, self._patience, self._rules = budget, pace, patience, rules
         self._settled, self._chance = settled, chance
         self._again: list[tuple[float, int, _Job]] = []  # a heap: when, and in which order
-        self._held: _Job | None = None
-        self._numbers = self._failures = self._in_flight = 0
+        self._held: deque[_Job] = deque()  # next to have an intent, once the caps have room
+        self._coming: dict[int, _Intent] = {}  # on their way to the disk
+        self._ready: deque[_Intent] = deque()
+        self._ready_again: deque[_Intent] = deque()
+        self._numbers = self._failures = self._in_flight = self._returning = 0
         self._seen_first = self._exhausted = False
         self._announced = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +112,8 @@ class Sending:
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+                for intent in (*self._ready_again, *self._ready, *self._coming.values()):
+                    self._withdraw(intent)
         return self.stopped
 
     def stop(self, stop: Stop) -> None:
@@ -103,71 +123,116 @@ class Sending:
         self._fill()
 
     def _fill(self) -> None:
-        """Sends whatever may be sent now, and sets the clock for the next."""
+        """Sends whatever may be sent now, writes ahead, and sets the clock for the next."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
+        while (intent := self._taken()) is not None:
+            task = asyncio.create_task(self._place(intent))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        self._write_ahead()
+        waiting = self.stopped is None and (self._coming or self._ready or self._ready_again)
+        if not (self._in_flight or self._timer or waiting or self._over.done()):
+            self._over.set_result(None)
+
+    def _taken(self) -> _Intent | None:
+        """An intent whose sending begins now, if there is a place and the pace allows it."""
         while self.stopped is None and self._in_flight < int(self._pace.limit):
-            now = time.monotonic()
-            job, due = self._next(now)
-            if job is None:
-                if due is not None:
-                    self._later(due - now)
-                break
+            # Who waits to be asked again keeps a place, or a dead endpoint would be sent everything.
+            if self._ready_again:
+                line = self._ready_again
+            elif self._ready and self._in_flight + self._kept_places() < int(self._pace.limit):
+                line = self._ready
+            else:
+                return None
             if (wait := self._pace.wait()) > 0:
-                self._held = job
                 self._later(wait)
-                break
+                return None
+            intent = line.popleft()
+            job = intent.job
+            if self._budget.bound(job.need) != intent.reserved:  # dearer than was thought then
+                self._withdraw(intent)
+                self._held.append(job)
+                continue
+            self._in_flight += 1
+            self._returning -= job.again
+            job.sent_at = time.monotonic()
+            job.expected = self._pace.sent(len(job.todo.body))
+            self._journal.begin(intent.number)
+            return intent
+        return None
+
+    def _kept_places(self) -> int:
+        """Places of those who are to be asked again; none once a cap holds them back."""
+        return 0 if self._held and not self._in_flight else self._returning
+
+    def _write_ahead(self) -> None:
+        """Puts intents into the next commit, for all that is due and for one more in each place."""
+        now, written = time.monotonic(), []
+        while self.stopped is None and (job := self._next(now)) is not None:
             reserved = self._budget.bound(job.need)
             if cap := self._budget.exceeded(reserved):
                 # An answer under way may cost less than is reserved for it: then there is room.
-                self._held = job
-                if not self._in_flight:
+                self._held.append(job)
+                if not (self._in_flight or self._coming or self._ready or self._ready_again):
                     self.stopped = Stop(cause=Cause.CAP, detail=cap)
                 break
-            self._start(job, reserved)
-        if self._in_flight == 0 and self._timer is None and not self._over.done():
-            self._over.set_result(None)
+            self._budget.reserve(reserved)
+            intent = _Intent(job, self._journal.intend(job.todo, reserved), reserved)
+            self._coming[intent.number] = intent
+            written.append(intent)
+        if written:
+            self._commits.durable().add_done_callback(lambda done: self._arrived(written, done))
+        if self._again and self.stopped is None:
+            self._later(self._again[0][0] - now)
 
-    def _next(self, now: float) -> tuple[_Job | None, float | None]:
-        """A prompt that may go now; else None, and when there may be one."""
-        if self._held is not None:
-            job, self._held = self._held, None
-            return job, None
+    def _next(self, now: float) -> _Job | None:
+        """A prompt that may have its intent now."""
         if self._again and self._again[0][0] <= now:
-            return heapq.heappop(self._again)[2], None
-        # Who waits to be asked again keeps a place, or a dead endpoint would be sent everything.
-        if not self._exhausted and self._in_flight + len(self._again) < int(self._pace.limit):
-            todo = next(self._todo, None)
-            if todo is not None:
-                turns = todo.body.count(b'"role"')
-                rules = self._rules
-                needed = need(len(todo.body), turns, rules.max_tokens, rules.prices)
-                return _Job(todo, needed), None
+            return heapq.heappop(self._again)[2]
+        if self._held:
+            return self._held.popleft()
+        ahead = len(self._coming) + len(self._ready)
+        if self._exhausted or ahead >= self._pace.most:
+            return None
+        todo = next(self._todo, None)
+        if todo is None:
             self._exhausted = True
-        return None, self._again[0][0] if self._again else None
+            return None
+        turns = todo.body.count(b'"role"')
+        rules = self._rules
+        return _Job(todo, need(len(todo.body), turns, rules.max_tokens, rules.prices))
 
     def _later(self, seconds: float) -> None:
+        """Comes back then, or earlier if that was said before."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(seconds, 0.001), self._fill)
+        when = loop.time() + max(seconds, 0.001)
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._woken)
 
-    def _start(self, job: _Job, reserved: Need) -> None:
-        self._budget.reserve(reserved)
-        self._in_flight += 1
-        number = self._journal.sent(job.todo, reserved)
-        intent = self._commits.durable()
-        intent.add_done_callback(lambda done: self._go(job, number, reserved, done))
+    def _woken(self) -> None:
+        self._timer = None
+        self._fill()
 
-    def _go(self, job: _Job, number: int, reserved: Need, intent: asyncio.Future[None]) -> None:
-        """Sends, now that the intent is on the disk."""
+    def _arrived(self, intents: list[_Intent], durable: asyncio.Future[None]) -> None:
+        """Those that are on the disk wait for a place."""
         if self._over.done():
             return
-        if error := intent.exception():
+        if error := durable.exception():
             self._over.set_exception(error)
             return
-        task = asyncio.create_task(self._send(job, number, reserved))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        for intent in intents:
+            del self._coming[intent.number]
+            (self._ready_again if intent.job.again else self._ready).append(intent)
+        self._fill()
+
+    def _withdraw(self, intent: _Intent) -> None:
+        self._journal.withdraw(intent.number)
+        self._budget.release(intent.reserved)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -176,18 +241,21 @@ class Sending:
         if not self._over.done():
             self._over.set_exception(error)
 
-    async def _send(self, job: _Job, number: int, reserved: Need) -> None:
-        job.sent_at = time.monotonic()
-        job.expected = self._pace.sent(len(job.todo.body))
-        reply = await self._exchange.post(self._rules.path, job.todo.body)
-        outcome = self._rules.judge(reply)
-        cost, tokens = settlement(outcome, reply, self._rules.prices)
-        self._journal.received(number, reply, outcome, cost, tokens)
-        durable = self._commits.durable()
-        self._budget.settle(reserved, cost, tokens)
-        self._in_flight -= 1
-        self._decide(job, outcome, reserved, cost, durable)
-        self._fill()
+    async def _place(self, intent: _Intent | None) -> None:
+        """One place: a request, its reply, the next request, as long as there is one for it."""
+        while intent is not None:
+            await self._commits.kept()  # the mark that it begins, and the reply before it
+            job, reserved = intent.job, intent.reserved
+            reply = await self._exchange.post(self._rules.path, job.todo.body)
+            outcome = self._rules.judge(reply)
+            cost, tokens = settlement(outcome, reply, self._rules.prices)
+            self._journal.received(intent.number, reply, outcome, cost, tokens)
+            durable = self._commits.durable()
+            self._budget.settle(reserved, cost, tokens)
+            self._in_flight -= 1
+            self._decide(job, outcome, reserved, cost, durable)
+            intent = self._taken()
+            self._fill()
 
     def _decide(
         self,
@@ -218,7 +286,14 @@ class Sending:
                 self._stop(Stop(cause=Cause.DOWN, outcome=outcome))
         if outcome.kind in FINAL:
             self._failures = 0
-        durable.add_done_callback(lambda done: done.exception() or self._settled(outcome))
+        durable.add_done_callback(lambda done: self._counted(outcome, done))
+
+    def _counted(self, outcome: Outcome, durable: asyncio.Future[None]) -> None:
+        """Tells of a prompt that is done with, now that its reply is on the disk."""
+        if (error := durable.exception()) is None:
+            self._settled(outcome)
+        elif not self._over.done():
+            self._over.set_exception(error)
 
     def _accepted(self, job: _Job, outcome: Outcome, reserved: Need, cost: int | None) -> None:
         assert outcome.answer is not None
@@ -247,6 +322,7 @@ class Sending:
 
     def _put_back(self, job: _Job, wait: float) -> None:
         self._numbers += 1
+        job.again, self._returning = True, self._returning + 1
         heapq.heappush(self._again, (time.monotonic() + wait, self._numbers, job))
 
     def _stop(self, stop: Stop) -> None:

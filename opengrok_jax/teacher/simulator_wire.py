@@ -65,8 +65,10 @@ def tokens(text: str) -> int:
 def made(question: Question, *, prices: Prices, seed: int, text: str | None = None) -> Made:
     """The simulated teacher's answer, cut at max_tokens; `text` takes its place."""
     messages = question.messages
-    said = simulated.answer(messages, seed=seed)
-    words, finish = (said.text, said.finish_reason) if text is None else (text, "stop")
+    words, finish = text, "stop"
+    if words is None:
+        said = simulated.answer(messages, seed=seed)
+        words, finish = said.text, said.finish_reason
     if tokens(words) > question.max_tokens:
         cut = words.encode()[: 4 * question.max_tokens - 1]
         words, finish = cut.decode("utf-8", "ignore"), "length"

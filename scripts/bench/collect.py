@@ -255,15 +255,13 @@ def write_journal(folder: Path, rows: int) -> None:
         number = 0
         todo = plan.todo()
         while page := list(itertools.islice(todo, 2000)):
-            attempts = [book.sent(one, need) for one in page]
+            attempts = [book.intend(one, need) for one in page]
             book.write()
-            book.commit()
             for attempt in attempts:
                 number += 1
                 if number <= rows - 10:
                     book.received(attempt, reply, outcome, None, 12)
-            if book.write():
-                book.commit()
+            book.write()
 
 
 def bench_teacher(folder: Path) -> Any:

@@ -75,7 +75,14 @@ def told(token: str, logprob: float, *others: Any, raw: bool = False) -> dict[st
     return entry | {"top_logprobs": [told(t, x, raw=raw) for t, x in others]} if others else entry
 
 
+def sent(journal: Any, todo: Any, need: Any) -> int:
+    """An intent whose sending begins at once."""
+    number = journal.intend(todo, need)
+    settle_all(journal)
+    journal.begin(number)
+    return number
+
+
 def settle_all(journal: Any) -> None:
-    """Writes and commits what a journal was given."""
-    if journal.write():
-        journal.commit()
+    """Commits what a journal was given."""
+    journal.write()

@@ -8,7 +8,7 @@ from opengrok_jax.teacher.journal_file import NAME
 from opengrok_jax.teacher.money import Need
 from opengrok_jax.teacher.outcome import Kind, Outcome, Reply
 from opengrok_jax.teacher.secret import Secret
-from tests.teacher.questions import ASKING, completion, requests, settle_all
+from tests.teacher.questions import ASKING, completion, requests, sent, settle_all
 
 TEACHER = settings.Teacher(
     source="api",
@@ -27,7 +27,7 @@ def test_rows_are_parsed_anew_and_totals_are_theirs(tmp_path):
     with opened(tmp_path / NAME) as journal:
         plan = journal.plan("p", "http://h/v1", requests(3))
         for n, todo in enumerate(plan.todo()):
-            number = journal.sent(todo, NEED)
+            number = sent(journal, todo, NEED)
             settle_all(journal)
             if n == 2:
                 break
@@ -50,7 +50,7 @@ def test_a_kept_answer_that_is_none_any_more_is_told(tmp_path):
     with opened(tmp_path / NAME) as journal:
         plan = journal.plan("p", "http://h/v1", requests(1))
         (todo,) = plan.todo()
-        number = journal.sent(todo, NEED)
+        number = sent(journal, todo, NEED)
         settle_all(journal)
         journal.received(number, Reply(status=200, body=b"{}"), Outcome(kind=Kind.OK), 0, 0)
         settle_all(journal)

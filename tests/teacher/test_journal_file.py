@@ -6,8 +6,9 @@ import pytest
 from opengrok_jax.errors import DataError, RunFolderError
 from opengrok_jax.teacher.journal import opened
 from opengrok_jax.teacher.journal_file import FILES, NAME
+from opengrok_jax.teacher.money import Need
 from opengrok_jax.teacher.outcome import Kind
-from tests.teacher.questions import completion, requests
+from tests.teacher.questions import completion, requests, sent
 
 HERE = "http://127.0.0.1:1/v1"
 # The tables of layout 1, as the version before this one made them.
@@ -70,6 +71,26 @@ def test_a_journal_of_layout_1_is_carried_over(path):
             assert [t.prompt_id for t in plan.todo()] == [b.prompt_id, c.prompt_id]
             assert [prompt for prompt, _, _ in plan.orphans()] == [b.prompt_id]
             assert journal.spent().requests == 2
+
+
+def test_a_journal_of_layout_2_is_carried_over(path):
+    with opened(path) as journal:
+        todo = list(journal.plan("p", HERE, requests(3)).todo())
+        sent(journal, todo[1], Need(ticks=5, tokens=6))
+        journal.write()
+    with closing(sqlite3.connect(path)) as old:  # 2 is 3 without these
+        old.executescript(
+            "ALTER TABLE attempt DROP COLUMN begun; DROP TABLE boot; PRAGMA user_version = 2"
+        )
+    for _ in range(2):
+        with opened(path) as journal:
+            plan = journal.plan("p", HERE, [])
+            assert [(prompt, ticks) for prompt, _, ticks in plan.orphans()] == [
+                (todo[1].prompt_id, 5)
+            ]
+            assert plan.counts().pending == 2
+            journal.intend(todo[0], Need(ticks=1, tokens=1))
+            journal.write()
 
 
 def test_what_is_no_journal_is_told(path):

@@ -9,7 +9,7 @@ from opengrok_jax.teacher.journal_file import NAME
 from opengrok_jax.teacher.journal_plan import PAGE, Counts
 from opengrok_jax.teacher.money import Need
 from opengrok_jax.teacher.outcome import Kind, Outcome, Reply
-from tests.teacher.questions import completion, requests, settle_all
+from tests.teacher.questions import completion, requests, sent, settle_all
 
 HERE = "http://127.0.0.1:1/v1"
 OK = Reply(status=200, body=completion("yes"), headers={"date": "now"}, received_at=5.0)
@@ -19,7 +19,7 @@ NEED = Need(ticks=0, tokens=0)
 
 
 def ask(journal, todo, reply, kind=None):
-    number = journal.sent(todo, NEED)
+    number = sent(journal, todo, NEED)
     settle_all(journal)
     read = wire.read(reply)
     journal.received(number, reply, replace(read, kind=kind) if kind else read, 0, 0)
@@ -38,7 +38,7 @@ def test_every_request_is_in_exactly_one_place(path):
         assert plan.counts() == Counts(planned=5, ok=0, blocked=0, failed=0, orphaned=0, pending=5)
         for todo, reply in ((a, DOWN), (a, OK), (b, DOWN), (b, DOWN), (c, BLOCK)):
             ask(journal, todo, reply)
-        journal.sent(d, NEED)
+        sent(journal, d, NEED)
         settle_all(journal)
         assert plan.settled() == 2
         assert list(plan.failures()) == [(b.prompt_id, "HTTP 503", "later")]
