@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from absl import logging as absl_logging
 
 from opengrok_jax import config as config_module
 from opengrok_jax import pipeline, tools
+from opengrok_jax import status as status_module
 from opengrok_jax.errors import StorageError, UserError
-from opengrok_jax.progress import duration, say
+from opengrok_jax.progress import say
 
 EPILOG = """\
 configs:
@@ -78,7 +78,7 @@ def _main(arguments: list[str]) -> int:
     config = config_module.load(flags.config, rest)
     folder, _ = pipeline.parts(config)
     if flags.verb == "status":
-        return _status(folder, flags.json)
+        return status_module.show(folder, as_json=flags.json, orphans=flags.orphans)
     only = "" if flags.verb == "run" else flags.verb
     pipeline.run(config, only=only, redo=flags.redo, dry_run=flags.dry_run)
     if not flags.dry_run:
@@ -103,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         _verb(verbs, stage.verb, f"{number}. {stage.about}", details)
     status = _verb(verbs, "status", "what is done in the run folder, and what is not")
     status.add_argument("--json", action="store_true", help="for scripts")
+    status.add_argument(
+        "--orphans",
+        action="store_true",
+        help="name each sending that ended with its process and may have been paid",
+    )
     tools.add(verbs, EPILOG)
     return parser
 
@@ -128,24 +133,6 @@ def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.Argu
         )
         verb.add_argument("--dry-run", action="store_true", help="say what would be done, stop")
     return verb
-
-
-def _status(folder: Path, as_json: bool) -> int:
-    rows = pipeline.status(folder)
-    if as_json:
-        print(json.dumps({"run_dir": str(folder), "stages": rows}, indent=1))
-        return 0
-    print(f"{folder}")
-    for row in rows:
-        state = "done" if row["done"] else "begun" if row["begun"] else "to do"
-        took = duration(row["seconds"]) if row["done"] and row["seconds"] is not None else ""
-        counts = ", ".join(
-            f"{key} {value}"
-            for key, value in row["counts"].items()
-            if isinstance(value, (int, float, str)) and not isinstance(value, bool)
-        )
-        print(f"  {row['stage']:<13} {state:<6} {took:>11}  {counts[:90]}".rstrip())
-    return 0
 
 
 def _what_next(verb: str, spec: str, folder: Path) -> None:

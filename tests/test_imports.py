@@ -21,7 +21,14 @@ ROOMS = {
 # through the teacher, and imports it only there.
 DOORS = {"training": {"model"}, "evaluation": {"model", "teacher"}}
 # and tools/; what to ask next follows from what curation says of answers: refinement knows both
-COMPOSERS = {"pipeline.py", "cli.py", "train_tokenizer.py", "refine.py", "refine_loop.py"}
+COMPOSERS = {
+    "pipeline.py",
+    "cli.py",
+    "status.py",
+    "train_tokenizer.py",
+    "refine.py",
+    "refine_loop.py",
+}
 HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 HEAVY = JAX | HTTP | {"spacy", "sklearn", "pyarrow", "matplotlib", "jinja2", "torch", "datasketch"}

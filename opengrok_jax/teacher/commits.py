@@ -1,7 +1,7 @@
 """Group commit: whoever writes in the same moment shares a commit, and a wait for the disk.
 
-    kept      committed: safe from the end of this process, kill -9 too
-    durable   on the disk: safe from a power cut
+kept      committed: safe from the end of this process, kill -9 too
+durable   on the disk: safe from a power cut
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def connected(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connecti
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         with contextlib.closing(database):
             database.execute("PRAGMA journal_mode = WAL").fetchall()
-            # A commit is safe from the end of this process; `disk.Disk` makes it so from a power cut.
+            # A commit is safe from the end of this process; from a power cut, see `disk`.
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute("PRAGMA cache_size = -32768")
             version = database.execute("PRAGMA user_version").fetchone()[0]

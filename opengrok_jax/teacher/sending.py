@@ -139,7 +139,7 @@ class Sending:
     def _taken(self) -> _Intent | None:
         """An intent whose sending begins now, if there is a place and the pace allows it."""
         while self.stopped is None and self._in_flight < int(self._pace.limit):
-            # Who waits to be asked again keeps a place, or a dead endpoint would be sent everything.
+            # Who waits to be asked again keeps a place, or a dead endpoint would be sent all.
             if self._ready_again:
                 line = self._ready_again
             elif self._ready and self._in_flight + self._kept_places() < int(self._pace.limit):
@@ -170,7 +170,9 @@ class Sending:
     def _write_ahead(self) -> None:
         """Puts intents into the next commit, for all that is due and for one more in each place."""
         now, written = time.monotonic(), []
-        while self.stopped is None and (job := self._next(now)) is not None:
+        # By the half of it, so that many share the work of a few calls.
+        fresh = len(self._coming) + len(self._ready) <= self._pace.most // 2
+        while self.stopped is None and (job := self._next(now, fresh)) is not None:
             reserved = self._budget.bound(job.need)
             if cap := self._budget.exceeded(reserved):
                 # An answer under way may cost less than is reserved for it: then there is room.
@@ -187,14 +189,14 @@ class Sending:
         if self._again and self.stopped is None:
             self._later(self._again[0][0] - now)
 
-    def _next(self, now: float) -> _Job | None:
-        """A prompt that may have its intent now."""
+    def _next(self, now: float, fresh: bool) -> _Job | None:
+        """A prompt that may have its intent now, if `fresh` one that was not asked yet."""
         if self._again and self._again[0][0] <= now:
             return heapq.heappop(self._again)[2]
         if self._held:
             return self._held.popleft()
         ahead = len(self._coming) + len(self._ready)
-        if self._exhausted or ahead >= self._pace.most:
+        if not fresh or self._exhausted or ahead >= self._pace.most:
             return None
         todo = next(self._todo, None)
         if todo is None:

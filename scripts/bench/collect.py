@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import functools
-import itertools
 import json
 import math
 import os
 import re
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -68,8 +69,9 @@ def main() -> None:
             }
     if flags.journal:
         with tempfile.TemporaryDirectory() as folder:
-            write_journal(Path(folder), flags.journal)
-            result["journal"] = child("journal", flags, folder=folder)
+            made = write_journal(Path(folder), flags.journal)
+            resumed = child("journal", flags, folder=folder)
+            result["journal"] = (resumed or {}) | {"made_in_sec": made}
     print(json.dumps(result, indent=1))
 
 
@@ -234,34 +236,35 @@ def distilabel(flags: argparse.Namespace) -> dict[str, Any]:
     return told
 
 
-def write_journal(folder: Path, rows: int) -> None:
-    """A journal in which all but ten of `rows` planned requests are answered."""
-    from opengrok_jax.teacher import collect, journal, journal_file, settings, wire
-    from opengrok_jax.teacher.money import Need
-    from opengrok_jax.teacher.outcome import Reply
+def write_journal(folder: Path, rows: int) -> float:
+    """A journal in which all but ten of `rows` planned requests are answered; seconds it took.
 
+    Planned as `collect` plans; the answers are put in at once and not one by one.
+    """
+    from opengrok_jax.teacher import collect, journal, journal_file, settings, wire
+
+    start = time.perf_counter()
     write_prompts(folder / "prompts.jsonl", rows)
     teacher = bench_teacher(folder)
-    body = {"choices": [{"message": {"content": "so it goes"}, "finish_reason": "stop"}]}
-    reply = Reply(status=200, body=json.dumps(body | {"model": MODEL}).encode(), received_at=1.0)
-    outcome, need = wire.read(reply), Need(ticks=0, tokens=0)
+    told = {"choices": [{"message": {"content": "so it goes"}, "finish_reason": "stop"}]}
+    body = json.dumps(told | {"model": MODEL}).encode()
     requests = (
         wire.request(p, teacher.asking) for p in settings.prompts_in(folder / "prompts.jsonl")
     )
     with journal.opened(folder / journal_file.NAME) as book:
-        book._db.execute("PRAGMA synchronous = OFF")  # of the making only
-        print_ = collect.fingerprint(folder / "prompts.jsonl", teacher)
-        plan = book.plan(print_, teacher.endpoint, requests)
-        number = 0
-        todo = plan.todo()
-        while page := list(itertools.islice(todo, 2000)):
-            attempts = [book.intend(one, need) for one in page]
-            book.write()
-            for attempt in attempts:
-                number += 1
-                if number <= rows - 10:
-                    book.received(attempt, reply, outcome, None, 12)
-            book.write()
+        book.plan(
+            collect.fingerprint(folder / "prompts.jsonl", teacher), teacher.endpoint, requests
+        )
+    with contextlib.closing(sqlite3.connect(folder / journal_file.NAME)) as database, database:
+        database.execute(
+            "INSERT INTO attempt (request, state, sent_at, received_at, status, reserved,"
+            " reserved_tokens, tokens, model, reason, detail)"
+            " SELECT request, 'ok', 1.0, 2.0, 200, 0, 0, 12, ?, '', '' FROM planned"
+            " ORDER BY position LIMIT ?",
+            (MODEL, rows - 10),
+        )
+        database.execute("INSERT INTO reply SELECT id, '{}', ?, '' FROM attempt", (body,))
+    return time.perf_counter() - start
 
 
 def bench_teacher(folder: Path) -> Any:

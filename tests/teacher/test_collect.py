@@ -453,6 +453,8 @@ def killed_and_resumed(tmp_path, *, count, kills, concurrency, latency_sec):
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             output += process.communicate()[0]
+            (under_way,) = rows(out, "SELECT COUNT(*) FROM attempt WHERE state = 'sent' AND begun")
+            assert under_way[0] <= concurrency
             kept = dict(
                 rows(
                     out,

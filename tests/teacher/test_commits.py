@@ -1,5 +1,4 @@
 import asyncio
-import itertools
 import sqlite3
 import time
 from contextlib import closing
@@ -7,14 +6,11 @@ from contextlib import closing
 import pytest
 
 from opengrok_jax.errors import StorageError
-from opengrok_jax.teacher import commits as commits_module
-from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.commits import Commits
 from opengrok_jax.teacher.journal import opened
 from opengrok_jax.teacher.journal_file import NAME
 from opengrok_jax.teacher.money import Need
-from opengrok_jax.teacher.outcome import Reply
-from tests.teacher.questions import completion, requests
+from tests.teacher.questions import requests
 
 HERE = "http://127.0.0.1:1/v1"
 NEED = Need(ticks=0, tokens=0)
@@ -78,26 +74,6 @@ def test_durable_is_after_a_sync_that_began_after_the_commit(tmp_path, monkeypat
         between = happened[happened.index(f"kept {row}") : happened.index(f"durable {row}")]
         assert "sync ends" in between[between.index("sync begins") :]
     assert happened.count("sync begins") < 9, "those who wait together share it"
-
-
-def test_the_log_begins_anew_however_long_it_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(commits_module, "TRIM_ROWS", 50)
-    reply = Reply(status=200, body=completion("x" * 4000))
-
-    async def main(journal):
-        todo = journal.plan("p", HERE, requests(600)).todo()
-        async with Commits(journal) as group:
-            while page := list(itertools.islice(todo, 20)):
-                numbers = [journal.intend(one, NEED) for one in page]
-                journal.write()
-                for number in numbers:
-                    journal.received(number, reply, wire.read(reply), None, None)
-                await asyncio.shield(group.durable())
-        return (tmp_path / f"{NAME}-wal").stat().st_size
-
-    with opened(tmp_path / NAME) as journal:
-        size = asyncio.run(main(journal))
-    assert size < (tmp_path / NAME).stat().st_size / 2
 
 
 def test_what_is_waiting_at_the_end_is_committed(tmp_path):
