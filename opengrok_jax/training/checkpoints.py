@@ -59,6 +59,8 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()
         with storing(self.folder):
+            for name in ("last", "best"):  # Orbax would say in a traceback that one is a file
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._last = _manager(self.folder / "last", KEPT)
             self._best = _manager(self.folder / "best", None)  # `_forget_bests` says which
         self._best_of: dict[int, int | None] = {}
@@ -145,6 +147,8 @@ class Checkpoints:
             try:
                 note = _note(self._last, step)
                 check(note["host"])
+                if note["host"]["step"] != step:  # it would hide newer states, now and later
+                    raise CheckpointError(f"it is a copy of step {note['host']['step']}")
                 alone = processes.count() > 1
                 state = _arrays(self._last, step, like)
                 alone = False

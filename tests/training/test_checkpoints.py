@@ -173,6 +173,26 @@ def test_a_changed_digit_of_the_note_is_noticed(folder, capsys, old, new):
     assert "the note of step 2 is not what was written" in capsys.readouterr().err
 
 
+def test_a_copy_under_a_higher_number_does_not_hide_what_is_newer(folder, capsys):
+    save(folder, 1, 2)
+    shutil.copytree(folder / "last" / "2", folder / "last" / "9")
+    assert restored(folder)[1] == host(2)
+    assert capsys.readouterr().err == (
+        "checkpoint of step 9 cannot be used (it is a copy of step 2); taking the one before it\n"
+    )
+    save(folder, 3)
+    assert restored(folder)[1] == host(3)
+
+
+def test_a_file_where_the_folder_should_be_is_said_in_one_line(folder, capsys):
+    folder.mkdir()
+    (folder / "last").touch()
+    with pytest.raises(StorageError, match="File exists") as caught:
+        restored(folder)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.fixture
 def as_nobody():
     """A folder of somebody whom permissions bind, as they do not bind root."""
