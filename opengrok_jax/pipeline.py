@@ -169,7 +169,7 @@ STAGES = (
     Stage(
         verb="report",
         about="draw it all on one page",
-        module="opengrok_jax.evaluation.report",
+        module="opengrok_jax.report",
         section="report",
         folder="report",
         reads={
@@ -179,7 +179,7 @@ STAGES = (
             "training": "training",
             "evaluation": "evaluation",
         },
-        writes=("report.html",),
+        writes=("report.html", "report.md"),
     ),
 )
 VERBS = tuple(stage.verb for stage in STAGES)

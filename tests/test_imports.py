@@ -20,7 +20,8 @@ ROOMS = {
 # What a room of the training side may take from another one; evaluation asks a model behind an API
 # through the teacher, and imports it only there.
 DOORS = {"training": {"model"}, "evaluation": {"model", "teacher"}}
-# and tools/; what to ask next follows from what curation says of answers: refinement knows both
+# and tools/; what to ask next follows from what curation says of answers: refinement knows both;
+# the report shows the masks of the posts that were asked about
 COMPOSERS = {
     "pipeline.py",
     "cli.py",
@@ -28,6 +29,7 @@ COMPOSERS = {
     "train_tokenizer.py",
     "refine.py",
     "refine_loop.py",
+    "report.py",
 }
 HTTP = {"httptools", "httpx", "requests", "aiohttp"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}

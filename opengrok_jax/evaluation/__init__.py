@@ -17,7 +17,10 @@
     leaks.py           test posts among the training posts, word for word or nearly
     tweeteval_export.py    predictions as TweetEval's own script reads them
     evaluate.py        run: student + kept examples -> predictions/, scores.json
-    report.py          scores -> one self-contained page
+    outcomes.py        all that read back: what a report is made of, and its verdicts in words
+    confusion.py, calibration.py, slices.py, mistakes.py   a closer look at the answers
+    acquired.py, seen.py   what was asked and kept; texts under their mask, token by token
+    charts.py, report.py   the page: one self-contained file, and its twin in Markdown
 
 The student is asked without a key mask (rule "none"): at inference there is no response yet whose
 unimportant tokens could be hidden.

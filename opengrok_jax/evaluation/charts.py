@@ -9,9 +9,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from opengrok_jax.errors import needs_extra
+from opengrok_jax.evaluation.calibration import Calibration
+from opengrok_jax.evaluation.outcomes import spelled
 from opengrok_jax.records import Score
 
 # Placeholder -> CSS variable of the page (Okabe-Ito for the categories).
@@ -25,13 +28,16 @@ VARIABLES = {
 }
 
 
-def canvas(width: float, height: float) -> tuple[Any, Any]:
-    """A figure and its axes in the page's style, `width` x `height` inches."""
+def canvas(width: float, height: float, font: int = 10) -> tuple[Any, Any]:
+    """A figure and its axes in the page's style, `width` x `height` inches, text of `font` points.
+
+    A page shrinks a figure to its width: 5 inches and 12 points can be read on a telephone.
+    """
     with needs_extra("evaluate"):
         import matplotlib as mpl
         from matplotlib.figure import Figure
     # Text as text, and ids that do not change from run to run.
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "opengrok", "font.size": 10})
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "opengrok", "font.size": font})
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("none")
@@ -59,6 +65,74 @@ def inline_svg(figure: Any, label: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{safe}"', 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A value on its interval; `low` = `high` = `value` where there is none."""
+
+    value: float
+    low: float
+    high: float
+    color: str = FAINT
+    marker: str = "o"
+
+
+def forest(rows: Sequence[tuple[str, Sequence[Mark]]], xlabel: str, label: str) -> str:
+    """For each row its name and below it its marks, each on its 95 % interval.
+
+    Args:
+      rows: (name, marks), from top to bottom.
+      label: read aloud.
+    """
+    tracks = sum(len(marks) for _, marks in rows)
+    figure, axes = canvas(4.9, 0.6 + 0.28 * len(rows) + 0.23 * tracks, font=12)
+    y, least = 0.0, min([0.0, *(mark.low for _, marks in rows for mark in marks)])
+    most = max([1.0, *(mark.high for _, marks in rows for mark in marks)])
+    for name, marks in rows:
+        axes.annotate(
+            name, (least, y), xytext=(2, 0), textcoords="offset points", color=INK, va="center"
+        )
+        for mark in marks:
+            y -= 1
+            axes.plot([mark.low, mark.high], [y, y], color=mark.color, linewidth=3, clip_on=False)
+            axes.plot([mark.value], [y], mark.marker, color=mark.color, markersize=7, clip_on=False)
+            axes.annotate(
+                f"{mark.value:.3f}", (mark.high, y), xytext=(7, 0), textcoords="offset points",
+                color=INK, va="center", annotation_clip=False,
+            )  # fmt: skip
+        y -= 1.25
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(least, most)
+    axes.set_ylim(y + 0.5, 0.7)
+    axes.set_xlabel(xlabel, color=INK)
+    return inline_svg(figure, label)
+
+
+def reliability(curves: Sequence[tuple[str, Calibration]], label: str) -> str:
+    """Accuracy against confidence, a curve a predictor; a dot's area grows with its posts.
+
+    Args:
+      curves: (predictor, calibration); at most three, told apart by colour, marker and line.
+      label: read aloud.
+    """
+    figure, axes = canvas(4.9, 4.1, font=12)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":")
+    styles = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."))
+    for (name, one), (color, marker, line) in zip(curves, styles, strict=False):
+        x, y = [b.confidence for b in one.bins], [b.accuracy for b in one.bins]
+        axes.plot(
+            x, y, color=color, linewidth=1.5, linestyle=line, label=f"{name}, ECE {one.ece:.3f}"
+        )
+        areas = [12 + 160 * b.posts / one.posts for b in one.bins]
+        axes.scatter(x, y, areas, color=color, marker=marker, zorder=3)
+    axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=11, handlelength=2.6)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("probability given to the answer", color=INK)
+    axes.set_ylabel("share that is right", color=INK)
+    return inline_svg(figure, label)
+
+
 def loss_curves(
     steps: Sequence[int],
     train: Sequence[float],
@@ -76,7 +150,7 @@ def loss_curves(
       stopped_early: whether training ended because validation no longer improved.
       of: what the loss is the mean over, in the singular.
     """
-    figure, axes = canvas(7.2, 3.2)
+    figure, axes = canvas(4.9, 3.2, font=12)
     axes.plot(steps, train, color=FAINT, linewidth=0.8, alpha=0.7)
     if steps:
         axes.annotate(
@@ -93,10 +167,10 @@ def loss_curves(
         best = dict(valid).get(best_step)
         if best is not None:
             axes.plot([best_step], [best], "o", color=ORANGE, markersize=9, zorder=5)
+            axes.axvline(best_step, color=ORANGE, linewidth=1, linestyle=":")
             axes.annotate(
-                f"kept: step {best_step}, loss {best:.2f}",
-                (best_step, best), xytext=(0, 12), textcoords="offset points",
-                color=ORANGE, ha="center",
+                f"kept: step {best_step}, loss {best:.2f}", (best_step, 1.02),
+                xycoords=("data", "axes fraction"), color=ORANGE, ha="center",
             )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step" + (", stopped early" if stopped_early else ""), color=INK)
@@ -106,20 +180,23 @@ def loss_curves(
 
 def intervals(scores: Sequence[Score]) -> str:
     """One line a predictor: the score as a dot on its 95 % interval; the student in colour."""
-    figure, axes = canvas(7.2, 0.75 + 0.36 * len(scores))
-    names = [score.predictor for score in scores]
-    for row, score in enumerate(scores):
-        color = BLUE if score.predictor.startswith("student") else FAINT
-        y = len(scores) - 1 - row
-        axes.plot([score.low, score.high], [y, y], color=color, linewidth=3)
-        axes.plot([score.value], [y], "o", color=color, markersize=7)
-        axes.annotate(
-            f"{score.value:.3f}", (score.high, y), xytext=(6, 0), textcoords="offset points",
-            color=INK, va="center", annotation_clip=False,
-        )  # fmt: skip
-    axes.set_yticks(range(len(scores)), names[::-1])
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.6, len(scores) - 0.4)
-    axes.set_xlabel(scores[0].metric.replace("_", " "), color=INK)
     said = "; ".join(f"{s.predictor} {s.value:.3f} ({s.low:.3f} to {s.high:.3f})" for s in scores)
-    return inline_svg(figure, f"{scores[0].task}: {said}")
+    return forest(
+        [
+            (
+                s.predictor,
+                [
+                    Mark(
+                        value=s.value,
+                        low=s.low,
+                        high=s.high,
+                        color=BLUE if s.predictor.startswith("student") else FAINT,
+                        marker="o" if s.predictor.startswith("student") else "s",
+                    )
+                ],
+            )
+            for s in scores
+        ],
+        spelled(scores[0].metric),
+        f"{scores[0].task}: {said}",
+    )

@@ -3,9 +3,11 @@
 evaluation/
   answers/SYSTEM.KIND.jsonl          what was answered, by what it was made of (`cache`)
   paid/SYSTEM/                       journals of models behind an API
+  questions.jsonl                    what was asked, word for word: rows for `opengrok mask-prompts`
   predictions/TASK.PREDICTOR.jsonl   one `answers.Prediction` a line
   predictions/tweeteval/PREDICTOR/   the same for TweetEval's own script
-  scores.json                        scores, notes, comparisons, and what is beside them
+  scores.json                        scores, notes, comparisons, what is beside them, and the tasks
+                                     with the files of their predictions
 """
 
 from __future__ import annotations
@@ -30,6 +32,13 @@ from opengrok_jax.evaluation.answers import (
 from opengrok_jax.evaluation.api_model import ApiModel, cost_in_words
 from opengrok_jax.evaluation.cache import AnswerCache, key_of
 from opengrok_jax.evaluation.floors import floors
+from opengrok_jax.evaluation.outcomes import (
+    PREDICTIONS,
+    QUESTIONS,
+    SCORES,
+    STUDENT,
+    question_id,
+)
 from opengrok_jax.evaluation.predict import KINDS, Student
 from opengrok_jax.evaluation.resampling import Resampled
 from opengrok_jax.evaluation.significance import Comparison
@@ -42,10 +51,9 @@ from opengrok_jax.evaluation.systems import (
     student_system,
 )
 from opengrok_jax.evaluation.tasks import Item, Task, load_items, make_task
-from opengrok_jax.records import Example, Score, to_json
+from opengrok_jax.records import Example, Message, Score, to_json
 
-SCORES, PREDICTIONS, ANSWERS, PAID = "scores.json", "predictions", "answers", "paid"
-STUDENT = "student"
+ANSWERS, PAID = "answers", "paid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +149,15 @@ def run(
             if found:
                 answered[question.task.name].append(Answered(predictor=predictor, runs=(found,)))
             result["notes"] += [note] if note else []
-    for question in questions:
-        _write(out / PREDICTIONS, question, answered[question.task.name])
+    storage.write_jsonl(out / QUESTIONS, _asked(questions))
+    result["tasks"] = {
+        q.task.name: _write(out / PREDICTIONS, q, answered[q.task.name]) for q in questions
+    }
     _score_all(result, questions, answered, bootstrap, seed)
-    order = ("scores", "notes", "comparisons", "groups", "without_leaks", "costs", "padding")
+    order = (
+        *("scores", "notes", "comparisons", "groups", "without_leaks", "costs", "padding"),
+        "tasks",
+    )
     storage.write_json(out / SCORES, {key: result[key] for key in order if key in result})
     return {"scores": len(result["scores"]), "tasks": len(made)}
 
@@ -243,16 +256,32 @@ def _likeliest(
     return predicting(item, max(scores, key=scores.__getitem__), scores=scores)
 
 
-def _write(folder: Path, question: Question, answered: Sequence[Answered]) -> None:
-    """The predictions of each predictor, and TweetEval's files of the same."""
+def _asked(questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
+    for question in questions:
+        for item, prompt in zip(question.items, question.prompts, strict=True):
+            message = Message(role="user", content=prompt)
+            yield {"id": question_id(question.task.name, item.id), "messages": [to_json(message)]}
+
+
+def _write(folder: Path, question: Question, answered: Sequence[Answered]) -> dict[str, Any]:
+    """Writes the predictions of each predictor, and TweetEval's files of the same.
+
+    Returns:
+      What a reader of the predictions has to know of the task: its form, its metric, the files.
+    """
     task = question.task
+    files: dict[str, list[str]] = {}
     for one in answered:
         for number, found in enumerate(one.runs, start=1):
             slug = _slug(one.predictor) + (f"-{number}" if len(one.runs) > 1 else "")
-            storage.write_jsonl(folder / f"{task.name}.{slug}.jsonl", found)
+            name = f"{task.name}.{slug}.jsonl"
+            storage.write_jsonl(folder / name, found)
+            files.setdefault(one.predictor, []).append(name)
             whole = not task.group or all(item.group for item in question.items)
             if task.name.startswith(tweeteval_export.PREFIX) and whole:
                 tweeteval_export.export(folder / "tweeteval" / slug, task, question.items, found)
+    form = {key: getattr(task, key) for key in ("kind", "labels", "types", "metric")}
+    return {**form, "posts": len(question.items), "predictions": files}
 
 
 # ---- scoring ----------------------------------------------------------------------------------

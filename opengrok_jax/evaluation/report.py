@@ -1,37 +1,39 @@
-"""The report: one self-contained page, from what was asked to what was learned."""
+"""The report: one self-contained page and its twin in Markdown, from a run's files alone.
+
+Both are drawn from one account of the run, so they hold the same numbers; the page has the pictures
+beside. A part of the run that is missing leaves a line that says which command makes it.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from opengrok_jax import storage, tokenizer
-from opengrok_jax.errors import ConfigError, needs_extra
-from opengrok_jax.evaluation import charts
-from opengrok_jax.masked_file import read_masked
-from opengrok_jax.progress import track
-from opengrok_jax.records import Example, MaskedExample, Prompt, Score
+from opengrok_jax import markdown, pages, storage
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.evaluation import (
+    acquired,
+    calibration,
+    charts,
+    confusion,
+    mistakes,
+    outcomes,
+    seen,
+    slices,
+)
+from opengrok_jax.evaluation.outcomes import Outcome
+from opengrok_jax.masked_file import manifest
+from opengrok_jax.progress import duration, track
+from opengrok_jax.records import Example, Prompt
 
-AXES = ("topic", "platform", "style", "hardness")
-REASONS_SHOWN = 12
 LOSS_OF = {"token": "response token", "example": "response"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A stretch of text that one or several tokens cover, as the page shows it."""
-
-    text: str
-    role: str
-    visible: bool
-    keep_prob: float
-    tip: str
+PAGE, TWIN = "report.html", "report.md"
+HERE = Path(__file__).parent
 
 
 def run(
@@ -41,256 +43,267 @@ def run(
     masked_file: Path,
     training: Path,
     evaluation: Path,
+    question_masks: Path | None,
+    unmasked: str,
+    stages: Sequence[Mapping[str, Any]],
     out: Path,
     title: str = "OpenGrok-JAX run",
     examples: int = 8,
-) -> dict:
-    """Writes `out/report.html`, a page without scripts or outside assets.
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Writes `out/report.html`, a page without scripts or outside assets, and `out/report.md`.
 
     Args:
       prompts_file: prompts.jsonl of the plan.
       curation, training, evaluation: folders of these stages.
       masked_file: masked.parquet.
+      question_masks: the masks of evaluation/questions.jsonl; None = there are none.
+      unmasked: why there are none, in words.
+      stages: rows of `pipeline.status`.
       title: heading of the page.
-      examples: how many examples to show token by token.
+      examples: how many training examples to show token by token.
+      bootstrap, seed: resamples behind the intervals of the slices, and their seed.
 
     Raises:
-      ConfigError: `examples` is negative.
+      ConfigError: `examples` is negative, or `bootstrap` not positive.
       DataError: a file of an earlier stage is missing or malformed.
     """
-    if examples < 0:
-        raise ConfigError(f"report.examples is {examples}; expected 0 or more")
-    with needs_extra("evaluate"):
-        import jinja2
-    with track("report", total=5, unit="sections") as advance:
-        prompts = storage.read_records(prompts_file, Prompt)
-        asked = {"prompts": len(prompts), "maps": coverage(prompts)}
-        advance(1)
-        kept = storage.read_records(curation / "kept.jsonl", Example)
-        rejected = list(storage.read_jsonl(curation / "rejected.jsonl"))
-        keeping = {"kept": len(kept), "rejected": len(rejected), "reasons": reasons(rejected)}
-        advance(1)
-        masked, provenance = read_masked(masked_file)
-        corpus = storage.read_json(masked_file.parent / "corpus.json")
-        seeing = {
-            "corpus": corpus,
-            "rates": rates(corpus),
-            "examples": shown(kept, masked, provenance, examples),
+    if examples < 0 or bootstrap < 1 or seed < 0:
+        raise ConfigError(
+            f"report.examples is {examples}, report.bootstrap {bootstrap}, report.seed {seed}; "
+            "expected 0 or more, 1 or more, 0 or more"
+        )
+    whole, found = outcomes.read(evaluation)
+    posts = None
+    if question_masks:
+        chat = seen.chat_of(masked_file)
+        posts = seen.Posts(evaluation / outcomes.QUESTIONS, question_masks, chat)
+    kept = storage.read_records(curation / "kept.jsonl", Example)
+    with track("report", total=len(found) + 1, unit="sections") as advance:
+        tasks = []
+        for outcome in found:
+            tasks.append(_task(outcome, posts, bootstrap, seed))
+            advance(1)
+        account = {
+            "title": title,
+            "verdicts": outcomes.verdicts(found),
+            "headline": outcomes.headline(outcomes.verdicts(found)),
+            "tasks": tasks,
+            "unmasked": unmasked,
+            "api_asked": bool(whole["costs"]),
+            "answer": answer,
+            "marked": marked,
+            "notes": whole["notes"],
+            "learning": _learning(training),
+            "cost": _cost(whole, stages, training),
+            **_data(prompts_file, curation, kept, masked_file, examples),
+            "provenance": _provenance(kept, masked_file, stages),
         }
         advance(1)
-        summary = storage.read_json(training / "summary.json")
-        metrics = list(storage.read_jsonl(training / "metrics.jsonl"))
-        learning = {
-            "summary": summary,
-            "of": LOSS_OF[summary["normalize"]],
-            "chart": _loss_chart(metrics, summary),
-        }
-        advance(1)
-        results = storage.read_json(evaluation / "scores.json")
-        scores = [Score(**row) for row in results["scores"]]
-        tasks = by_task(scores, results.get("comparisons", []))
-        advance(1)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        asked=asked,
-        keeping=keeping,
-        seeing=seeing,
-        learning=learning,
-        tasks=tasks,
-        notes=results["notes"],
-        provenance=json.dumps(provenance, indent=1, sort_keys=True, ensure_ascii=False),
-        sources=sorted({e.source for e in kept}),
-    )
-    storage.write_text(out / "report.html", page)
-    return {"page": "report.html", "bytes": len(page.encode())}
+    page = pages.render(HERE / "report.html.j2", **account)
+    storage.write_text(out / TWIN, markdown.render(HERE / "report.md.j2", **account))
+    storage.write_text(out / PAGE, page)
+    return {"page": PAGE, "bytes": len(page.encode())}
 
 
-def coverage(prompts: list[Prompt]) -> list[dict[str, Any]]:
-    """Heat maps of intent against each other axis: rows, columns, counts, the largest count.
+# ---- what it learned --------------------------------------------------------------------------
 
-    Axes that no prompt uses are left out, and so are intents that do not use the axis; "" on an
-    axis in use reads "any" and does not count for the largest.
-    """
-    maps = []
-    for axis in AXES:
-        counts = Counter((p.cell.intent, getattr(p.cell, axis)) for p in prompts)
-        values = sorted({value for _, value in counts} - {""})
-        intents = list(dict.fromkeys(p.cell.intent for p in prompts))
-        intents = [i for i in intents if any(counts[i, value] for value in values)]
-        if not intents:
-            continue
-        columns = values + ([""] if any(counts[i, ""] for i in intents) else [])
-        rows = [[counts[intent, value] for value in columns] for intent in intents]
-        maps.append(
+
+def _task(outcome: Outcome, posts: seen.Posts | None, bootstrap: int, seed: int) -> dict[str, Any]:
+    """All that is said of one task."""
+    task = outcome.task
+    texts = [p.text for p in outcome.predictions[outcome.shown[0]][0]] if outcome.shown else []
+    hidden = posts.hidden(outcome) if posts and texts else None
+    sliced = slices.scored(outcome, slices.kinds(texts, hidden), resamples=bootstrap, seed=seed)
+    reliable = _reliable(outcome)
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "posts": len(texts),
+        "shown": outcome.shown,
+        "metrics": [
             {
-                "axis": axis,
-                "columns": [value or "any" for value in columns],
-                "rows": list(zip(intents, rows, strict=True)),
-                "largest": max(counts[i, value] for i in intents for value in values),
-                "empty": sum(not counts[i, value] for i in intents for value in values),
-            }
-        )
-    return maps
-
-
-def reasons(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each reason with its count and its first row, the commonest first."""
-    counts = Counter(row["reason"] for row in rejected)
-    first = {row["reason"]: row for row in reversed(rejected)}
-    return [
-        {
-            "reason": reason.replace("_", " "),
-            "count": count,
-            "detail": first[reason]["detail"],
-            "response": first[reason]["response"],
-        }
-        for reason, count in counts.most_common(REASONS_SHOWN)
-    ]
-
-
-def rates(corpus: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Name, tokens and visible share of prompts, responses, and each part of speech."""
-    rows = [(role, corpus["by_role"][role]) for role in ("prompt", "response")]
-    tags = sorted(corpus["by_upos"].items(), key=lambda row: -row[1]["tokens"])
-    return [(name, row) for name, row in rows + tags if row["tokens"]]
-
-
-def shown(
-    kept: list[Example], masked: Sequence[MaskedExample], provenance: dict[str, Any], count: int
-) -> list[dict[str, Any]]:
-    """Examples token by token, from as many intents as there is room for."""
-    encoder = tokenizer.load(provenance["tokenizer"])
-    places = {row.id: at for at, row in enumerate(masked)}
-    queues: dict[str, list[Example]] = {}
-    for example in kept:
-        if example.id in places:
-            queues.setdefault(example.cell.intent, []).append(example)
-    chosen: list[Example] = []
-    while len(chosen) < count and any(queues.values()):
-        for queue in queues.values():
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    result = []
-    for example in chosen:
-        row = masked[places[example.id]]
-        encoded = encoder.encode_chat(example.messages, example.response)
-        hideable = ~encoded.special & (row.roles != tokenizer.TEMPLATE)
-        result.append(
-            {
-                "id": example.id,
-                "intent": example.cell.intent.replace("_", " "),
-                "where": " · ".join(filter(None, (example.cell.topic, example.cell.platform))),
-                "split": example.split,
-                "kept": float(row.key_mask[hideable].mean()) if hideable.any() else 1.0,
-                "tokens": len(row.tokens),
-                "pieces": pieces(encoded, row),
-            }
-        )
-    return result
-
-
-def pieces(encoded: tokenizer.Encoded, row: MaskedExample) -> list[Piece]:
-    """The rendered chat cut where its tokens are; bytes of one character are one piece.
-
-    text      H  i     👍          !
-    spans   (0,2)    (3,4)x4     (4,5)
-    pieces    Hi      👍           !
-    """
-    result = []
-    start = 0
-    while start < len(encoded.tokens):
-        low, high = encoded.spans[start]
-        stop = start + 1
-        while stop < len(encoded.tokens) and encoded.spans[stop][0] < high:
-            high = max(high, encoded.spans[stop][1])
-            stop += 1
-        part = slice(start, stop)
-        next_low = encoded.spans[stop][0] if stop < len(encoded.tokens) else len(encoded.text)
-        factors = " · ".join(
-            f"{name} {float(np.max(getattr(row, key)[part])):.2f}"
-            for name, key in (
-                ("keep", "keep_prob"),
-                ("tf-idf", "tfidf"),
-                ("POS", "pos"),
-                ("dependency", "dep"),
-                ("random", "random"),
-            )
-        )
-        visible = bool(row.key_mask[part].any())
-        special = bool(encoded.special[start])
-        role = "special" if special else tokenizer.ROLES[int(row.roles[start])]
-        result.append(
-            Piece(
-                text=encoded.text[low : max(high, next_low)],
-                role=role,
-                visible=visible,
-                keep_prob=float(row.keep_prob[part].max()),
-                tip="always visible" if special else f"{factors}{'' if visible else ' · hidden'}",
-            )
-        )
-        start = stop
-    return result
-
-
-def _loss_chart(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> str:
-    return charts.loss_curves(
-        [row["step"] for row in metrics],
-        [row["train_loss"] for row in metrics],
-        [(row["step"], row["valid_loss"]) for row in metrics if row["valid_loss"] is not None],
-        summary["best_step"],
-        summary["stopped_early"],
-        LOSS_OF[summary["normalize"]],
-    )
-
-
-def by_task(scores: list[Score], comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each task and metric its scores, its chart, and what the comparisons say, in words."""
-    tasks = []
-    for name, metric in dict.fromkeys((score.task, score.metric) for score in scores):
-        rows = [score for score in scores if (score.task, score.metric) == (name, metric)]
-        said = [c["verdict"] for c in comparisons if (c["task"], c["metric"]) == (name, metric)]
-        tasks.append(
-            {
-                "name": name,
-                "metric": rows[0].metric.replace("_", " "),
+                "name": outcomes.spelled(metric),
                 "rows": rows,
-                "chart": charts.intervals(rows),
-                "reading": ". ".join(said) + "." if said else reading(rows),
+                "chart": charts.intervals(rows) if metric == task.metric else "",
             }
+            for metric, rows in outcome.by_metric.items()
+        ],
+        "compared": [c.verdict for c in outcome.comparisons],
+        "groups": _by_group(outcome.groups),
+        "without_leaks": outcome.without_leaks,
+        "confusions": [
+            (who, confusion.confusion(task, outcome.predictions[who]))
+            for who in outcome.shown
+            if task.kind == "label"
+        ],
+        "of_labels": [
+            (who, confusion.of_labels(task, outcome.predictions[who]))
+            for who in outcome.shown
+            if task.kind in ("labels", "entities", "tags")
+        ],
+        "reliable": reliable,
+        "reliability": charts.reliability(
+            reliable, f"{task.name}: {'; '.join(f'{who} ECE {c.ece:.3f}' for who, c in reliable)}"
         )
-    return tasks
+        if reliable
+        else "",
+        "slices": sliced,
+        "slices_chart": _slices_chart(outcome, sliced) if sliced else "",
+        "mistakes": [
+            (m, posts.spans(task.name, m.prediction.id, m.prediction.text) if posts else [])
+            for m in mistakes.worst(outcome)
+        ],
+    }
 
 
-def reading(rows: list[Score]) -> str:
-    """What the best student's interval says against each floor, in words.
+def _reliable(outcome: Outcome) -> list[tuple[str, calibration.Calibration]]:
+    """The calibration of those who give probabilities: the student's ways, then the best other."""
+    names = [score.predictor for score in (*outcome.students, *outcome.others)]
+    found = []
+    for who in names:
+        runs = [calibration.confidences(run) for run in outcome.predictions[who]]
+        sure, right = (np.concatenate(side) for side in zip(*runs, strict=True))
+        if len(sure):
+            found.append((who, calibration.calibration(sure, right)))
+    return found[:3]
 
-    >>> def score(who, value, low, high):
-    ...     return Score(task="t", metric="m", predictor=who, value=value, low=low, high=high,
-    ...                  rows=9)
-    >>> reading([score("student (likelihood)", 0.5, 0.4, 0.6), score("majority", 0.2, 0.2, 0.2),
-    ...          score("tf-idf + logistic regression", 0.55, 0.5, 0.7)])
-    'The student (likelihood) is above majority and within the noise of tf-idf + logistic \
-regression.'
+
+def _by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """group -> {"rows": posts, predictor: value}."""
+    table: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        table.setdefault(row["group"], {"posts": row["rows"]})[row["predictor"]] = row["value"]
+    return table
+
+
+def _slices_chart(outcome: Outcome, sliced: Mapping[Any, Sequence[slices.Slice]]) -> str:
+    styles = dict(zip(outcome.shown, ((charts.BLUE, "o"), (charts.ORANGE, "s")), strict=False))
+    rows = [
+        (
+            f"{name} ({found[0].posts:,} posts)",
+            [
+                charts.Mark(
+                    value=s.value,
+                    low=s.low,
+                    high=s.high,
+                    color=styles[s.predictor][0],
+                    marker=styles[s.predictor][1],
+                )
+                for s in found
+            ],
+        )
+        for (_, name), found in sliced.items()
+    ]
+    metric = outcomes.spelled(outcome.task.metric)
+    return charts.forest(rows, metric, f"{outcome.task.name}: {metric} over kinds of posts")
+
+
+def answer(value: Any) -> str:
+    """Gold or an answer in words.
+
+    >>> answer(None), answer("joy"), answer(("a", "b")), answer((("person", "Ada"),)), answer(())
+    ('unreadable', 'joy', 'a, b', 'person Ada', 'none')
     """
-    students = [row for row in rows if row.predictor.startswith("student")]
-    floors = [row for row in rows if not row.predictor.startswith("student")]
-    if not students or not floors:
-        return ""
-    best = max(students, key=lambda row: row.value)
-    said = []
-    for floor in floors:
-        if best.low > floor.high:
-            place = "above"
-        elif best.high < floor.low:
-            place = "below"
-        else:
-            place = "within the noise of"
-        said.append(f"{place} {floor.predictor}")
-    return f"The {best.predictor} is {' and '.join(said)}."
+    if value is None or isinstance(value, str):
+        return "unreadable" if value is None else pages.inert(value)
+    parts = [part if isinstance(part, str) else " ".join(part) for part in value]
+    return pages.inert(", ".join(parts)) or "none"
+
+
+def marked(spans: Sequence[seen.Span]) -> markdown.Source:
+    """Text for Markdown, hidden stretches struck."""
+    found = []
+    for visible, run in itertools.groupby(spans, key=lambda span: span.visible):
+        said = "".join(span.text for span in run)
+        found.append(markdown.text(said) if visible else markdown.struck(said))
+    return markdown.Source(" ".join(found))
+
+
+# ---- how it came to be ------------------------------------------------------------------------
+
+
+def _learning(training: Path) -> dict[str, Any]:
+    summary = storage.read_json(training / "summary.json")
+    rows = list(storage.read_jsonl(training / "metrics.jsonl"))
+    evaluated = [(r["step"], r["valid_loss"]) for r in rows if r["valid_loss"] is not None]
+    return {
+        "summary": summary,
+        "of": LOSS_OF[summary["normalize"]],
+        "evaluated": evaluated,
+        "last_train_loss": rows[-1]["train_loss"] if rows else None,
+        "chart": charts.loss_curves(
+            [row["step"] for row in rows],
+            [row["train_loss"] for row in rows],
+            evaluated,
+            summary["best_step"],
+            summary["stopped_early"],
+            LOSS_OF[summary["normalize"]],
+        ),
+    }
+
+
+def _data(
+    prompts_file: Path, curation: Path, kept: Sequence[Example], masked: Path, examples: int
+) -> dict[str, Any]:
+    prompts = storage.read_records(prompts_file, Prompt)
+    rejected = list(storage.read_jsonl(curation / "rejected.jsonl"))
+    corpus = storage.read_json(masked.parent / "corpus.json")
+    return {
+        "asked": {"prompts": len(prompts), "maps": acquired.coverage(prompts)},
+        "keeping": {
+            "kept": len(kept),
+            "rejected": len(rejected),
+            "reasons": acquired.reasons(rejected),
+        },
+        "seeing": {
+            "corpus": corpus,
+            "rates": acquired.rates(corpus),
+            "examples": list(seen.examples(masked, kept, examples)),
+        },
+    }
+
+
+def _cost(
+    whole: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], training: Path
+) -> dict[str, Any]:
+    """Time of each stage's last run, money told by endpoints, where training's time went."""
+    rows = [
+        {
+            "stage": row["stage"],
+            "about": row["about"],
+            "took": duration(row["seconds"]),
+            "ticks": row["counts"].get("cost_ticks"),
+        }
+        for row in stages
+        if row["done"] and row["seconds"] is not None
+    ]
+    spent: dict[str, float] = {}
+    meters = training / "meters.jsonl"
+    for row in storage.read_jsonl(meters) if meters.exists() else ():
+        for purpose, seconds in row["seconds"].items():
+            spent[purpose] = spent.get(purpose, 0.0) + seconds
+    total = sum(row["seconds"] for row in stages if row["done"] and row["seconds"] is not None)
+    return {
+        "stages": rows,
+        "total": duration(total),
+        "usd": sum(row["ticks"] or 0 for row in rows) / 1e10,
+        "systems": {name: costs["words"] for name, costs in whole["costs"].items()},
+        "padding": whole.get("padding", {}),
+        "training": sorted(spent.items(), key=lambda pair: -pair[1]),
+        "training_total": sum(spent.values()),
+    }
+
+
+def _provenance(
+    kept: Sequence[Example], masked: Path, stages: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    settings = manifest(masked)["provenance"]
+    return {
+        "sources": sorted({example.source for example in kept}),
+        "models": sorted({example.model_served for example in kept} - {""}),
+        "rights": sorted({example.rights for example in kept} - {""}),
+        "mask": json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False),
+        "stages": [(row["stage"], row["fingerprint"]) for row in stages if row["done"]],
+    }

@@ -1,261 +1,185 @@
-import doctest
+"""The page and its twin: the files' numbers, hostile text as text, nothing fetched, nothing run."""
 
-import numpy as np
+import doctest
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from opengrok_jax import storage, tokenizer
+from opengrok_jax import masked_file, storage
 from opengrok_jax.errors import ConfigError, DataError
-from opengrok_jax.evaluation import report
-from opengrok_jax.masked_file import write_masked
-from opengrok_jax.records import Cell, Example, MaskedExample, Message, Prompt, Score
+from opengrok_jax.evaluation import calibration, outcomes, report
+from opengrok_jax.pages import inert
+from tests.evaluation import finished
+from tests.evaluation.finished import HOSTILE, MAJORITY, STUDENT, TFIDF, VALUES
 
 bs4 = pytest.importorskip("bs4", reason="beautifulsoup4 reads the page; extra 'test'")
-HOSTILE = '<script>alert(1)</script> "quoted" & <img src=x onerror=alert(2)> 👨‍👩‍👧'
 
 
-def example(number: int, intent: str, text: str = HOSTILE) -> Example:
-    return Example(
-        id=f"{number:016x}",
-        messages=(Message(role="user", content=text),),
-        response="fine </div> thanks",
-        split="train",
-        cell=Cell(intent=intent, topic="food", platform="X"),
-        source="recorded",
-        model_served="m",
-        rights="r",
-    )
-
-
-def masked(kept: Example) -> MaskedExample:
-    encoded = tokenizer.load().encode_chat(kept.messages, kept.response)
-    count = len(encoded.tokens)
-    chance = np.random.default_rng(0)
-    factors = {
-        n: chance.random(count, np.float32) for n in ("tfidf", "pos", "dep", "random", "keep_prob")
-    }
-    return MaskedExample(
-        id=kept.id,
-        split="train",
-        tokens=encoded.tokens,
-        roles=encoded.roles,
-        key_mask=factors["keep_prob"] > 0.5,
-        **factors,
-    )
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    kept = [example(n, intent) for n, intent in enumerate(["sentiment", "rewrite", "sentiment"])]
-    prompts = [Prompt(id=k.id, messages=k.messages, cell=k.cell, template="t") for k in kept] + [
-        Prompt(
-            id="f" * 16,
-            messages=kept[0].messages,
-            cell=Cell(intent="rewrite", topic="music"),
-            template="t",
-        )
-    ]
-    storage.write_jsonl(tmp_path / "prompts.jsonl", prompts)
-    storage.write_jsonl(tmp_path / "curation" / "kept.jsonl", kept)
-    storage.write_jsonl(
-        tmp_path / "curation" / "rejected.jsonl",
-        [
-            {
-                "prompt_id": "a",
-                "reason": "too_short",
-                "detail": "1 word",
-                "check": "length",
-                "response": HOSTILE,
-                "cell": {},
-            }
-        ]
-        * 2
-        + [
-            {
-                "prompt_id": "b",
-                "reason": "refusal",
-                "detail": "sorry",
-                "check": "refusal",
-                "response": "",
-                "cell": {},
-            }
-        ],
-    )
-    write_masked(
-        tmp_path / "masking" / "masked.parquet",
-        [masked(k) for k in kept],
-        {"tokenizer": "", "vocab_size": 4096},
-    )
-    storage.write_json(
-        tmp_path / "masking" / "corpus.json",
-        {
-            "bias": 0.1,
-            "keep_rate": 0.85,
-            "by_role": {
-                "template": {"tokens": 3, "keep_rate": 1.0},
-                "prompt": {"tokens": 2000, "keep_rate": 0.8},
-                "response": {"tokens": 0, "keep_rate": None},
-            },
-            "by_upos": {"NOUN": {"tokens": 7, "keep_rate": 0.912}},
-        },
-    )
-    storage.write_jsonl(
-        tmp_path / "training" / "metrics.jsonl",
-        [
-            {
-                "step": s,
-                "train_loss": 3.0 / s,
-                "learning_rate": 1e-3,
-                "grad_norm": 1.0,
-                "valid_loss": 3.1 / s if s % 2 == 0 else None,
-            }
-            for s in range(1, 9)
-        ],
-    )
-    storage.write_json(
-        tmp_path / "training" / "summary.json",
-        {
-            "best_step": 6,
-            "best_valid_loss": 0.517,
-            "last_step": 8,
-            "stopped_early": True,
-            "normalize": "example",
-            "parameters": 1234567,
-            "train_examples": 3,
-            "valid_examples": 1,
-            "rows": 2,
-            "packing_efficiency": 0.9,
-            "loss_tokens_per_epoch": 9,
-        },
-    )
-    scores = [
-        Score(
-            task="sentiment",
-            metric="macro_recall",
-            predictor=who,
-            value=v,
-            low=v - 0.05,
-            high=v + 0.05,
-            rows=66,
-        )
-        for who, v in (
-            ("student (likelihood)", 0.5),
-            ("majority", 0.33),
-            ("tf-idf + logistic regression", 0.52),
-        )
-    ]
-    storage.write_json(
-        tmp_path / "evaluation" / "scores.json",
-        {"scores": [storage.records.to_json(s) for s in scores], "notes": ["a note <b>"]},
-    )
-    return {
-        "prompts_file": tmp_path / "prompts.jsonl",
-        "curation": tmp_path / "curation",
-        "masked_file": tmp_path / "masking" / "masked.parquet",
-        "training": tmp_path / "training",
-        "evaluation": tmp_path / "evaluation",
-        "out": tmp_path / "report",
-    }  # fmt: skip
-
-
-def test_the_page_is_one_file_that_runs_and_fetches_nothing(inputs):
-    counts = report.run(**inputs, title="A <title>")
-    page = (inputs["out"] / "report.html").read_text()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[dict[str, Any], Any, str]:
+    """Arguments, the page as a tree, and the twin."""
+    arguments = finished.write(tmp_path_factory.mktemp("run"))
+    counts = report.run(**arguments, title="A <title>")
+    page = (arguments["out"] / "report.html").read_text()
     assert counts["bytes"] == len(page.encode())
     soup = bs4.BeautifulSoup(page, "html.parser")
-    assert not soup.find_all(["script", "link", "iframe", "img", "object", "form"])
-    assert not [t for t in soup.find_all() for a in t.attrs if a.startswith("on") or a in ("src",)]
-    links = [t["href"] for t in soup.find_all(href=True)]
-    assert all(link.startswith("#") for link in links)
-    assert "url(http" not in page
+    return arguments, soup, (arguments["out"] / "report.md").read_text()
+
+
+def said(soup: Any) -> str:
+    return " ".join(soup.get_text(" ").split())
+
+
+def cells(soup: Any) -> list[list[str]]:
+    return [
+        [" ".join(c.get_text(" ").split()) for c in row.find_all(["td", "th"])]
+        for row in soup.find_all("tr")
+    ]
+
+
+def test_the_page_is_one_file_that_runs_and_fetches_nothing(made):
+    arguments, soup, _ = made
+    page = (arguments["out"] / "report.html").read_text()
+    assert not soup.find_all(["script", "link", "iframe", "img", "object", "form", "base"])
+    for tag in soup.find_all(True):
+        assert not [key for key in tag.attrs if key.startswith("on") or key == "src"], tag
+        for key in ("href", "xlink:href"):
+            assert str(tag.get(key, "#")).startswith("#"), tag
+    assert not re.search(r"url\((?!#)", page)
+    assert not re.search("@import|[\x00-\x08\x0e-\x1f\u202a-\u202e]", page)
     policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
-    assert policy is not None
-    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
-    assert soup.title is not None
+    assert policy["content"].startswith("default-src 'none'; style-src 'unsafe-inline';")
     assert soup.title.text == "A <title>"
+    targets = {a["href"][1:] for a in soup.find_all("a", href=True)}
+    assert targets <= {tag["id"] for tag in soup.find_all(id=True)}
+    ids = [tag["id"] for tag in soup.select("main > [id]")]
+    assert len(ids) == len(set(ids)) >= 10
 
 
-def test_what_a_post_wrote_is_shown_as_text(inputs):
-    report.run(**inputs)
-    page = (inputs["out"] / "report.html").read_text()
-    assert "<script>alert(1)" not in page
-    soup = bs4.BeautifulSoup(page, "html.parser")
-    shown = soup.select(".example .tokens")
+def test_every_picture_can_be_read_aloud_and_every_table_has_heads(made):
+    _, soup, _ = made
+    pictures = soup.find_all("svg")
+    assert len(pictures) == 4  # scores, calibration, slices, learning
+    assert all(p["role"] == "img" and len(p["aria-label"]) > 20 for p in pictures)
+    assert all(table.find("th", scope="col") for table in soup.find_all("table"))
+
+
+def test_what_a_post_wrote_is_shown_as_text(made):
+    arguments, soup, twin = made
+    page = (arguments["out"] / "report.html").read_text()
+    for text in (page, twin):
+        assert "<script>alert(1)" not in text
+        assert "\u202e" not in text
+        assert "49" not in re.findall(r"\d+(?= 👨)", text)  # {{7*7}} is no template
+    shown = soup.select(".example .text")
     assert len(shown) == 3
-    text = "".join(span.text for span in shown[0].find_all("span"))
-    rendered = (
-        tokenizer.load()
-        .encode_chat((Message(role="user", content=HOSTILE),), "fine </div> thanks")
-        .text
+    assert HOSTILE.split("\u202e")[0] in "".join(shown[0].strings)
+    assert "\\u202eevil" in "".join(shown[0].strings)
+    assert "http://" not in twin
+
+
+def test_the_verdict_is_a_list_that_says_what_the_files_say(made):
+    _, soup, twin = made
+    items = soup.select(".verdicts li")
+    assert [item["class"] for item in items] == [["below"]]
+    text = said(items[0])
+    assert "mood : student (likelihood) 0.500 macro F1, 0.450 to 0.550, 24 posts" in text
+    assert f"is below {TFIDF} (0.712), within the noise of {MAJORITY} (0.333)." in text
+    assert "below at least one of the others on 1" in said(soup.select_one(".lead"))
+    assert (
+        "* **below** mood: student (likelihood) 0.500 (macro F1, 0.450 to 0.550, 24 posts)" in twin
     )
-    assert text == rendered
 
 
-def test_the_numbers_are_on_the_page(inputs):
-    report.run(**inputs)
-    soup = bs4.BeautifulSoup((inputs["out"] / "report.html").read_text(), "html.parser")
-    text = " ".join(soup.get_text(" ").split())
-    for wanted in (
-        "1,234,567",
-        "4 prompts asked",
-        "85.0 %",
-        "3 of 6 answers",
-        "too short",
-        "0.500",
-        "0.450 to 0.550",
-    ):
-        assert wanted in text, wanted
-    assert "above majority and within the noise of tf-idf + logistic regression" in text
-    hidden = soup.select(".tokens .t.hidden:not(.special)")
-    assert hidden
-    assert all("hidden" in span["data-tip"] and "tf-idf" in span["data-tip"] for span in hidden)
+def test_the_numbers_are_the_files(made):
+    arguments, soup, twin = made
+    rows = cells(soup)
+    whole, (outcome,) = outcomes.read(arguments["evaluation"])
+    for score in whole["scores"]:
+        value, low, high = (f"{score[key]:.3f}" for key in ("value", "low", "high"))
+        unparsable = f"{100 * score['unparsable']:.0f} %"
+        assert [score["predictor"], value, f"{low}–{high}", unparsable] in rows
+        assert f"| {score['predictor']} | {value} | {low} to {high} | 24 | {unparsable} |" in twin
+    for who in (STUDENT, TFIDF):
+        one = calibration.calibration(*calibration.confidences(outcome.predictions[who][0]))
+        numbers = [f"{x:.3f}" for x in (one.ece, one.confidence, one.accuracy)]
+        assert [who, *numbers, "24"] in rows
+        assert f"| {who} | {' | '.join(numbers)} | 24 |" in twin
+    gold = [row["gold"] for row in finished.predictions()[STUDENT]]
+    given = [row["predicted"] for row in finished.predictions()[STUDENT]]
+    for label in finished.LABELS:
+        counts = [
+            str(sum((g, p) == (label, other) for g, p in zip(gold, given, strict=True)))
+            for other in finished.LABELS
+        ]
+        assert [label, *counts] in rows
+        assert f"| {label} | {' | '.join(counts)} |" in twin
+    assert ["<en>", "9", *(f"{v:.3f}" for v in VALUES.values())] in rows
+    assert ["collect", "ask", "1 min 1 s", "0.0025"] in rows
+    for wanted in ("1,234,567", "85.0 %", "3 of 5 answers", "too short", "7.1 % of 1,234 tokens"):
+        assert wanted in said(soup), wanted
+    assert "verdict on majority <i>" in said(soup)
+    assert "step 75.0 %, save 25.0 %" in said(soup)
 
 
-def test_the_drawing_of_pieces():
-    """
-    text      H  i     👍          !
-    spans   (0,2)    (3,4)x4     (4,5)
-    pieces    Hi      👍           !
-    """
-    encoded = tokenizer.Encoded(
-        text="Hi 👍!",
-        tokens=np.arange(6, dtype=np.int32),
-        spans=np.array([[0, 2], [3, 4], [3, 4], [3, 4], [3, 4], [4, 5]], np.int32),
-        roles=np.ones(6, np.int8),
-        special=np.zeros(6, bool),
-    )
-    values = np.linspace(0, 1, 6, dtype=np.float32)
-    mask = np.array([1, 0, 0, 1, 0, 0], bool)
-    row = MaskedExample(
-        id="x", split="train", tokens=encoded.tokens, roles=encoded.roles, tfidf=values, pos=values,
-        dep=values, random=values, keep_prob=values, key_mask=mask,
-    )  # fmt: skip
-    shown = report.pieces(encoded, row)
-    assert [p.text for p in shown] == ["Hi ", "👍", "!"]
-    assert [p.visible for p in shown] == [True, True, False]
-    assert shown[1].keep_prob == pytest.approx(0.8)
+def test_the_worst_errors_are_the_surest_and_show_their_masks(made):
+    arguments, soup, twin = made
+    section = soup.find(id="errors")
+    cards = [tag for tag in section.find_all_next("article") if "example" not in tag["class"]]
+    wrong = [
+        row for row in finished.predictions()[STUDENT] if row["gold"] != row["predicted"]
+    ]  # the surest stand first: their scores fall from post to post
+    assert len(cards) == min(6, len(wrong))
+    masks, _ = masked_file.read_masked(arguments["question_masks"])
+    of = dict(zip(masks.ids, masks, strict=True))
+    for card, row in zip(cards, wrong, strict=False):
+        assert f"gold {row['gold']} said {row['predicted']}" in said(card.header)
+        text = "".join(card.select_one(".text").strings)
+        assert text.rstrip() == inert(row["text"]).rstrip()
+        struck = card.select("del.t.gone")
+        assert struck
+        assert all("hidden" in tag["title"] for tag in struck)
+        assert (~of[f"mood/{row['id']}"].key_mask).sum() >= len(struck)
+    assert "[~~" in twin
 
 
-def test_coverage_counts_every_cell():
-    def prompt(n, intent, topic):
-        return Prompt(id=str(n), messages=(), cell=Cell(intent=intent, topic=topic), template="t")
+def test_without_masks_the_page_says_so_and_shows_the_posts(tmp_path: Path):
+    arguments = finished.write(tmp_path)
+    arguments |= {"question_masks": None, "unmasked": "the annotator <x> is gone"}
+    report.run(**arguments)
+    soup = bs4.BeautifulSoup((arguments["out"] / "report.html").read_text(), "html.parser")
+    todo = [said(tag) for tag in soup.select(".todo")]
+    assert sum("the annotator <x> is gone" in text for text in todo) == 2
+    assert not [row for row in cells(soup) if row[0].endswith("hidden")]
+    cards = soup.find(id="errors").find_all_next("article")
+    assert not cards[0].find("del")
+    assert "post number" in said(cards[0]) or "<script>" in said(cards[0])
 
-    maps = report.coverage(
-        [prompt(1, "a", "x"), prompt(2, "a", "x"), prompt(3, "b", "y"), prompt(4, "b", "")]
-    )
-    assert len(maps) == 1
-    assert maps[0]["columns"] == ["x", "y", "any"]
-    assert maps[0]["rows"] == [("a", [2, 0, 0]), ("b", [0, 1, 1])]
-    assert (maps[0]["largest"], maps[0]["empty"]) == (2, 2)
+
+def test_the_same_files_give_the_same_page(made, tmp_path: Path):
+    arguments, *_ = made
+    report.run(**{**arguments, "out": tmp_path}, title="A <title>")
+    for name in ("report.html", "report.md"):
+        assert (tmp_path / name).read_bytes() == (arguments["out"] / name).read_bytes()
 
 
-def test_bad_input_is_one_line(inputs):
+def test_bad_input_is_one_line(tmp_path: Path):
+    arguments = finished.write(tmp_path)
     with pytest.raises(ConfigError, match=r"report\.examples is -1"):
-        report.run(**inputs, examples=-1)
-    (inputs["evaluation"] / "scores.json").write_text("{")
+        report.run(**arguments, examples=-1)
+    whole = storage.read_json(arguments["evaluation"] / "scores.json")
+    del whole["tasks"]
+    storage.write_json(arguments["evaluation"] / "scores.json", whole)
+    with pytest.raises(DataError, match=r"--redo evaluate"):
+        report.run(**arguments)
+    (arguments["evaluation"] / "scores.json").write_text("{")
     with pytest.raises(DataError, match=r"scores\.json: not readable as JSON"):
-        report.run(**inputs)
-    assert not (inputs["out"] / "report.html").exists()
+        report.run(**arguments)
+    assert not (arguments["out"] / "report.html").exists()
 
 
 def test_doctests():
     assert doctest.testmod(report).failed == 0
+    assert doctest.testmod(outcomes).failed == 0

@@ -8,11 +8,9 @@ import re
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 
-from opengrok_jax import chance, tokenizer
+from opengrok_jax import chance, pages, tokenizer
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.tools.inspection import page, reading, row, stats, terminal, tokens
 from tests.tools.masked import ANSWERS, MADE_WITH, POSTS, example, folder
@@ -144,7 +142,7 @@ def test_what_the_build_wrote_follows_from_it(tmp_path, chat, scope):
         shown = tokens.explain(one, number, made_with, chat)
         assert shown.differing == 0
         assert shown.settings["bias"] == made_with["bias"] != 0
-        said = "".join(piece.text for piece in tokens.pieces(chat, one.tokens.tolist()))
+        said = "".join(piece.text for piece in pages.pieces(chat, one.tokens.tolist()))
         assert POSTS[number] in said
     found = stats.count(path, made_with, 0)
     assert found.curves[-1].name == "keep_prob"
@@ -168,24 +166,6 @@ def test_a_changed_number_is_noticed(chat, field):
     shown = tokens.explain(dataclasses.replace(one, **{field: values}), 0, MADE_WITH, chat)
     assert shown.differing == 1
     assert "which the formula and the draw do not give" in shown.tokens[3].why
-
-
-@settings(max_examples=40)
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
-def test_pieces_are_the_text_and_cover_all_tokens(text):
-    chat = tokenizer.load()
-    ids = chat.encode(text)
-    cut = tokens.pieces(chat, ids)
-    assert "".join(piece.text for piece in cut)[bool(ids) :] == text.replace("▁", " ")
-    assert [n for piece in cut for n in range(piece.first, piece.stop)] == list(range(len(ids)))
-
-
-@settings(max_examples=40)
-@given(st.text())
-def test_inert_text_is_printable(text):
-    said = tokens.inert(text)
-    assert all(c.isprintable() or c in "\u200d\ufe0e\ufe0f" or c.isspace() for c in said)
-    assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", said)
 
 
 # ---- a row --------------------------------------------------------------------------------------
@@ -367,7 +347,7 @@ def test_statistics_as_text(path):
 # ---- as a page ----------------------------------------------------------------------------------
 
 
-def pages(path, chat) -> dict[str, str]:
+def made_pages(path, chat) -> dict[str, str]:
     packed = row.packed_row(path, 0, TRAINING, chat)
     found = stats.count(path, MADE_WITH, 0)
     return {
@@ -378,7 +358,7 @@ def pages(path, chat) -> dict[str, str]:
 
 
 def test_pages_are_self_contained_and_inert(path, chat):
-    for name, text in pages(path, chat).items():
+    for name, text in made_pages(path, chat).items():
         soup = BeautifulSoup(text, "html.parser")
         policy = soup.find("meta", {"http-equiv": "Content-Security-Policy"})
         assert policy is not None

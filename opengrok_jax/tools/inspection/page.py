@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax import storage
-from opengrok_jax.errors import needs_extra
+from opengrok_jax.pages import inert, pieces, render
 from opengrok_jax.tokenizer import ChatTokenizer
 from opengrok_jax.tools.inspection.row import Position, Row
 from opengrok_jax.tools.inspection.stats import Stats, sentences
 from opengrok_jax.tools.inspection.terminal import formula
-from opengrok_jax.tools.inspection.tokens import FACTORS, Explained, Token, inert, pieces
+from opengrok_jax.tools.inspection.tokens import FACTORS, Explained, Token
 
 TITLES = {
     "tfidf": "By TF-IDF",
@@ -87,14 +87,4 @@ def _fate(tokens: Sequence[Token] | Sequence[Position]) -> str:
 
 
 def _render(view: str, **values: Any) -> str:
-    with needs_extra("evaluate"):
-        import jinja2
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["inert"] = inert
-    return environment.get_template(f"{view}.html.j2").render(**values)
+    return render(Path(__file__).parent / f"{view}.html.j2", **values)

@@ -13,10 +13,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from opengrok_jax.pages import inert, pieces
 from opengrok_jax.tokenizer import ChatTokenizer
 from opengrok_jax.tools.inspection.row import Row
 from opengrok_jax.tools.inspection.stats import Stats, sentences
-from opengrok_jax.tools.inspection.tokens import FACTORS, Explained, inert, pieces
+from opengrok_jax.tools.inspection.tokens import FACTORS, Explained
 
 # Even steps of one hue, from what is likely to go to what is likely to stay.
 SHADES = ("grey42", "steel_blue", "deep_sky_blue3", "deep_sky_blue1", "bright_cyan")

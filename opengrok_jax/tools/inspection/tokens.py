@@ -7,7 +7,6 @@ number which does not follow from it is said to.
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,71 +161,3 @@ def spelled(chat: ChatTokenizer, index: int) -> str:
         return chat.token_bytes(index).decode()
     except UnicodeDecodeError:
         return chat.token_text(index)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A stretch of text that belongs to one token, or to the several bytes of one character.
-
-    Attributes:
-      text: as the post has it.
-      first, stop: the tokens.
-    """
-
-    text: str
-    first: int
-    stop: int
-
-
-def pieces(chat: ChatTokenizer, ids: list[int]) -> list[Piece]:
-    """The text of some tokens, cut where tokens begin; the bytes of a character stay together.
-
-    tokens   ▁ok   ▁   <0xF0> <0x9F> <0x98> <0x80>   !
-    pieces   " ok" " "              "😀"             "!"
-    """
-    result, start, held = [], 0, b""
-    for n, index in enumerate(ids):
-        if chat.is_special(index):
-            if held:
-                result.append(_piece(held, start, n))
-            result.append(Piece(text=chat.token_text(index), first=n, stop=n + 1))
-            held, start = b"", n + 1
-            continue
-        held += chat.token_bytes(index)
-        try:
-            text = held.decode()
-        except UnicodeDecodeError as error:
-            if error.reason == "unexpected end of data":
-                continue
-            text = held.decode(errors="replace")
-        result.append(Piece(text=text, first=start, stop=n + 1))
-        held, start = b"", n + 1
-    if held:
-        result.append(_piece(held, start, len(ids)))
-    return result
-
-
-def _piece(held: bytes, start: int, stop: int) -> Piece:
-    return Piece(text=held.decode(errors="replace"), first=start, stop=stop)
-
-
-# What emoji are joined with; everything else of these categories could steer a terminal or hide.
-_HARMLESS = frozenset("\u200d\ufe0e\ufe0f")
-
-
-def inert(text: str, lines: bool = False) -> str:
-    """Text that cannot steer a terminal: control, format and private characters are spelled out.
-
-    >>> inert("a\\x1b[31mb\\u202e")
-    'a\\\\x1b[31mb\\\\u202e'
-
-    Args:
-      text: anything.
-      lines: leave line breaks as they are.
-    """
-    return "".join(
-        char
-        if char in _HARMLESS or (lines and char == "\n") or unicodedata.category(char)[0] != "C"
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
