@@ -84,6 +84,8 @@ STAGES = (
             "tokens_per_minute",
             "timeout_sec",
             "max_attempts",
+            "may_fail",
+            "max_blocked",
             "served_as",
             "price_input",
             "price_cached",

@@ -6,7 +6,9 @@
 Between collect and curate; knows the rooms prompts (what to ask next), teacher (asking) and
 curation (what the answers are worth). With `rounds` 0 it hands on what was collected. State is
 derived from rows: after a kill the same command reads what was proposed and what was answered,
-and goes on; nothing answered is asked again.
+and goes on; nothing answered is asked again. The resumed loop is that of an uninterrupted run
+that got the same answers at the same cost, byte for byte: only what was in flight at the kill is
+asked anew, and a teacher with a temperature may answer that in other words.
 
     prompts.jsonl, responses.jsonl, logprobs.jsonl   what was planned and collected, then the loop's
     lineage.jsonl   each prompt: parent, operator, round, accepted or reason, score in parts, cost
@@ -24,10 +26,11 @@ from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.progress import say
 from opengrok_jax.records import Prompt, Response
-from opengrok_jax.refine_loop import Loop
+from opengrok_jax.refine_loop import NO_ANSWER, Loop
 
 PROMPTS, RESPONSES, LOGPROBS = "prompts.jsonl", "responses.jsonl", "logprobs.jsonl"
 LINEAGE, ARCHIVE, PROPOSED, ASKED = "lineage.jsonl", "archive.json", "proposed.jsonl", "asked"
+UNANSWERED = "unanswered.jsonl"  # of a collection
 
 
 def run(
@@ -69,8 +72,8 @@ def run(
       seed: of all choices; same seed and answers, same prompts.
 
     Returns:
-      Counts: rounds, asked, accepted (of those), spent, budget and their unit, qd_score before
-      and after, cells filled and planned, stopped_by.
+      Counts: rounds, asked, accepted and unanswered (of those), spent, budget and their unit,
+      qd_score before and after, cells filled and planned, stopped_by.
 
     Raises:
       ConfigError: a value is out of range, or rounds are asked of a teacher that knows only the
@@ -98,6 +101,7 @@ def run(
         similarity=similarity,
         losses=_losses(losses_file),
         seed=seed,
+        unanswered=_unanswered(responses_file.parent),
     )
     budget = int(budget_share * loop.spent)
     stopped_by = loop.go(
@@ -171,15 +175,23 @@ def _losses(path: str) -> dict[str, float]:
 
 def _ask(
     prompts: Sequence[Prompt], folder: Path, teacher: Mapping[str, Any]
-) -> dict[str, Response]:
-    """The answers to all prompts of the loop so far; those that are known are not asked again."""
+) -> dict[str, Response | str]:
+    """The answers to all prompts given, or why there is none; what is known is not asked again."""
     from opengrok_jax.teacher import collect
 
     folder.mkdir(parents=True, exist_ok=True)
     storage.write_jsonl(folder / PROMPTS, prompts)
-    collect.run(prompts_file=folder / PROMPTS, out=folder, **teacher)
+    # One prompt that cannot be answered is a miss of the loop, and no reason to end it.
+    collect.run(prompts_file=folder / PROMPTS, out=folder, **{**teacher, "may_fail": 1.0})
     found = storage.read_records(folder / RESPONSES, Response)
-    return {response.prompt_id: response for response in found}
+    return _unanswered(folder) | {response.prompt_id: response for response in found}
+
+
+def _unanswered(folder: Path) -> dict[str, str]:
+    """Why prompts of a collection have no answer: "blocked" by a policy, or another word."""
+    path = folder / UNANSWERED
+    rows = storage.read_jsonl(path) if path.exists() else ()
+    return {r["prompt_id"]: "blocked" if r["state"] == "blocked" else NO_ANSWER for r in rows}
 
 
 def _joined(*paths: Path) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,9 @@
     fold(planned)   round 1: propose, ask, fold   round 2: ...   ended by budget, stall or rounds
 
 What is known is folded from rows in their order, and the choices of a round come from the seed and
-its number: so a loop that begins again over the same rows goes on as if it had never stopped.
+its number: so a loop that begins again over the same rows goes on as if it had never stopped. A
+prompt that got no answer in its round is a miss from then on: it is written down as one and not
+asked again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from opengrok_jax.errors import DataError
 from opengrok_jax.progress import say
 from opengrok_jax.records import Prompt, Response
 
-Ask = Callable[[Sequence[Prompt]], Mapping[str, Response]]
+# The answers to prompts by their ids; in the place of one, why there is none.
+Ask = Callable[[Sequence[Prompt]], Mapping[str, Response | str]]
+NO_ANSWER, MISSED = "no_answer", "missed.jsonl"
 
 
 class Loop:
@@ -29,6 +33,7 @@ class Loop:
       prompts: that section of the config; names the files of axes, posts, templates, techniques.
       elites, similarity, seed: see `run`.
       losses: prompt id -> loss of a student.
+      unanswered: planned prompts without an answer, and why: "blocked" or another word.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Loop:
         similarity: float,
         losses: Mapping[str, float],
         seed: int,
+        unanswered: Mapping[str, str] | None = None,
     ) -> None:
         from opengrok_jax.curation import score
         from opengrok_jax.curation.looks import Settings
@@ -50,6 +56,7 @@ class Loop:
         self._repertoire = genome.Repertoire.load(**{n: prompts.get(n, "") for n in names})
         self.planned, self.answers = list(planned), list(answers)
         self.responses = {response.prompt_id: response for response in answers}
+        self.missed = dict(unanswered or {})
         self.unit, self._cost_of = _unit(answers)
         self._seed = seed
         intents = dict.fromkeys(p.cell.intent for p in planned)
@@ -80,8 +87,8 @@ class Loop:
         """Round after round; answers what ended the loop.
 
         Args:
-          ask: all prompts proposed so far -> the answers by prompt id; one may have none.
-          proposed_file: where proposals stand before they are asked.
+          ask: all prompts proposed so far, short of the misses -> the answers.
+          proposed_file: where proposals stand before they are asked; the misses stand beside it.
           rounds, batch, stall, patience: see `run`.
           budget: in `unit`.
         """
@@ -89,6 +96,10 @@ class Loop:
         from opengrok_jax.prompts.propose import propose
 
         before = _read(proposed_file, self._repertoire) if proposed_file.exists() else []
+        missed_file = proposed_file.with_name(MISSED)
+        if before and missed_file.exists():
+            for miss in storage.read_jsonl(missed_file):
+                self.missed[miss["prompt_id"]] = miss["reason"]
         for number in range(1, rounds + 1):
             now = [row for row in before if row.round == number]
             if not now:
@@ -103,10 +114,23 @@ class Loop:
                     return "no further prompt could be made"
                 storage.write_jsonl(proposed_file, map(_plain, [*self.proposed, *now]))
             self.proposed += now
-            self.responses |= ask([row.prompt for row in self.proposed])
+            self._take(ask, now, missed_file)
             self._fold(now)
             say(f"refine: round {number}, {len(now)} prompts; {self.told()}")
         return f"all {rounds} rounds were done"
+
+    def _take(self, ask: Ask, now: Sequence[Any], missed_file: Path) -> None:
+        """Has the round answered; without an answer it is a miss, noted before it counts."""
+        wanted = [row.prompt for row in self.proposed if row.prompt.id not in self.missed]
+        found = ask(wanted) if wanted else {}
+        self.responses |= {i: one for i, one in found.items() if isinstance(one, Response)}
+        before = len(self.missed)
+        for prompt in (row.prompt for row in now):
+            if prompt.id not in self.responses and prompt.id not in self.missed:
+                self.missed[prompt.id] = str(found.get(prompt.id, NO_ANSWER))
+        if len(self.missed) > before:
+            rows = [{"prompt_id": i, "reason": reason} for i, reason in self.missed.items()]
+            storage.write_jsonl(missed_file, rows)
 
     def _ends(self, budget: int, stall: float, patience: int) -> str:
         if self.spent - self.base >= budget:
@@ -122,8 +146,9 @@ class Loop:
 
         for row in rows:
             response = self.responses.get(row.prompt.id)
-            if response is None:  # the endpoint's policy refused it
-                told = {"accepted": False, "reason": "blocked", "parts": {}, "penalties": {}}
+            if response is None:
+                why = self.missed.get(row.prompt.id, "blocked")
+                told = {"accepted": False, "reason": why, "parts": {}, "penalties": {}}
                 told, cost = {**told, "total": 0.0}, 1 if self.unit == "requests" else 0
             else:
                 form = genome.form(row.genome, self._repertoire)
@@ -160,6 +185,7 @@ class Loop:
             "rounds": len(self.qd_scores) - 1,
             "asked": len(own),
             "accepted": sum(row["accepted"] for row in own),
+            "unanswered": sum(row["child"] not in self.responses for row in own),
             "spent": self.spent - self.base,
             "unit": self.unit,
             "qd_score_before": self.qd_scores[0],

@@ -95,15 +95,33 @@ def test_it_ends_by_budget_and_by_stall(tmp_path):
     assert one.counts()["rounds"] == 1
 
 
-def test_a_prompt_that_the_policy_blocked_is_a_reject(tmp_path):
-    def blocks(prompts):
-        found = answers(prompts)
-        return {p.id: found[p.id] for n, p in enumerate(prompts) if n % 3}
+def test_a_prompt_without_an_answer_is_a_miss_for_good(tmp_path):
+    asked = []
 
-    one, _ = gone(tmp_path, ask=blocks)
-    reasons = [row["reason"] for row in one.lineage if row["round"]]
-    assert reasons.count("blocked") == 16
+    def ask(prompts, hopeless=True):
+        asked.append([p.id for p in prompts])
+        found = answers(prompts)
+        if hopeless:
+            found |= {p.id: "blocked" for p in prompts if int(p.id, 16) % 3 == 0}
+            found = {i: one for i, one in found.items() if int(i, 16) % 5}
+        return found
+
+    one, _ = gone(tmp_path, ask=ask)
+    own = [row for row in one.lineage if row["round"]]
+    missed = {r["child"]: r["reason"] for r in own if r["reason"] in ("blocked", "no_answer")}
+    wrong = {
+        r["child"] for r in own if int(r["child"], 16) % 3 == 0 or int(r["child"], 16) % 5 == 0
+    }
+    assert set(missed) == wrong
+    assert {"blocked", "no_answer"} == set(missed.values())
     assert not any(r["accepted"] for r in one.lineage if r["reason"])
+    assert one.counts()["unanswered"] == len(wrong)
+    assert not wrong & set(asked[-1][:-12]), "a miss of an earlier round is not asked again"
+    # the same again, though the teacher would answer them now
+    asked.clear()
+    again, _ = gone(tmp_path, ask=lambda prompts: ask(prompts, hopeless=False))
+    assert again.lineage == one.lineage
+    assert not wrong & {prompt for prompts in asked for prompt in prompts}
 
 
 def test_costs_are_counted_in_the_best_unit_that_all_answers_tell():

@@ -3,6 +3,7 @@
     prompts.jsonl -> journal.sqlite (as it happens) -> responses.jsonl (once all are there)
                                                        logprobs.jsonl  (where they were told)
                                                        orphans.jsonl   (sendings without a reply)
+                                                       unanswered.jsonl (refused, or failed)
 
 Resume is the same command: the journal knows what was answered. Nothing is read whole: a million
 prompts take the memory of a thousand.
@@ -22,7 +23,16 @@ from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherError
 from opengrok_jax.progress import say
 from opengrok_jax.records import canonical_json
-from opengrok_jax.teacher import asking, explain, export, journal_file, money, preflight, wire
+from opengrok_jax.teacher import (
+    asking,
+    explain,
+    export,
+    journal_file,
+    longer,
+    money,
+    preflight,
+    wire,
+)
 from opengrok_jax.teacher import journal as journal_module
 from opengrok_jax.teacher import settings as settings_module
 from opengrok_jax.teacher.budget import Budget
@@ -48,12 +58,15 @@ def run(
     api_key_env: str = "",
     temperature: float = 0.7,
     max_tokens: int = 512,
+    retry_max_tokens: int = 0,
     top_logprobs: int = 0,
     concurrency: int = 8,
     requests_per_minute: int = 0,
     tokens_per_minute: int = 0,
     timeout_sec: float = 900.0,
     max_attempts: int = 5,
+    may_fail: float = 0.0,
+    max_blocked: float = 0.1,
     served_as: Sequence[str] = (),
     price_input: str = "",
     price_cached: str = "",
@@ -77,12 +90,18 @@ def run(
       api: "chat" for POST /chat/completions, "responses" for POST /responses.
       api_key_env: name of the environment variable that holds the key; "" sends none ("api").
       temperature, max_tokens: as the endpoint understands them.
+      retry_max_tokens: an answer that was cut at `max_tokens` is asked for once more with this
+        limit, and paid for once more ("api"); 0 keeps it as it is.
       top_logprobs: alternatives to ask for at each token, for `distill.loss` "topk"; 0 asks for
         none. Many endpoints give up to 20; one that ignores the wish is told of.
       concurrency: requests in flight at once, at most; fewer after rate limits.
       requests_per_minute, tokens_per_minute: ceilings of our own; 0 is none.
       timeout_sec: the longest one exchange may take; short ones lose answers that were paid for.
       max_attempts: sendings of one prompt in this run, rate limits not counted.
+      may_fail: share of the prompts that may be left without an answer after so many sendings, or
+        because the endpoint cannot answer them; with more it does not end well.
+      max_blocked: share of the last 200 prompts that the endpoint's content policy may refuse;
+        beyond it nothing more is sent, since each may be charged.
       served_as: names beside `model` (and `model` with a date) under which it may answer.
       price_input, price_cached, price_output: US dollars for a million tokens, as decimals; "" is
         nothing, for `price_cached` the price of input.
@@ -105,6 +124,14 @@ def run(
     """
     settings_module.in_range("concurrency", concurrency, 1, 1000)
     settings_module.in_range("max_attempts", max_attempts, 1, 100)
+    if retry_max_tokens and retry_max_tokens <= max_tokens:
+        raise ConfigError(
+            f"teacher.retry_max_tokens is {retry_max_tokens}; expected more than teacher.max_tokens"
+            f" ({max_tokens}), or 0"
+        )
+    settings_module.in_range("retry_max_tokens", retry_max_tokens, 0, 1_000_000)
+    settings_module.in_range("may_fail", may_fail, 0.0, 1.0)
+    settings_module.in_range("max_blocked", max_blocked, 0.0, 1.0)
     settings_module.in_range("requests_per_minute", requests_per_minute, 0, 10**9)
     settings_module.in_range("tokens_per_minute", tokens_per_minute, 0, 10**12)
     prices = money.prices(
@@ -142,13 +169,6 @@ def run(
         judge = asking.Judge(teacher, plan.served())
         if again := plan.reread(judge):
             say(f"collect: {again} replies kept from earlier runs are answers by today's rules")
-        # Where all is answered, nobody need be there any more.
-        asks = teacher.book is None and plan.settled() < plan.requests
-        found = asyncio.run(preflight.probe(teacher)) if asks else Found()
-        if asks:
-            prices = preflight.agreed(prices, found, teacher.endpoint)
-            _wants_cap(prices, cap, prompts_file, teacher)
-            settings_module.check_cap(caps, prices)
         budget = Budget(caps, journal.spent())
         pace = Pace(
             concurrency=concurrency,
@@ -158,19 +178,36 @@ def run(
             chance=random.Random(),
             clock=time.monotonic,
         )
-        stop = asyncio.run(
-            asking.ask(
-                teacher,
-                journal=journal,
-                plan=plan,
-                budget=budget,
-                pace=pace,
-                prices=prices,
-                judge=judge,
-                patience=Patience(attempts=max_attempts),
+        found: Found | None = None
+
+        def ask(plan: Plan, teacher: Teacher) -> Stop | None:
+            nonlocal found, prices
+            # Where all is answered, nobody need be there any more.
+            if found is None and teacher.book is None and plan.settled() < plan.requests:
+                found = asyncio.run(preflight.probe(teacher))
+                prices = preflight.agreed(prices, found, teacher.endpoint)
+                _wants_cap(prices, cap, prompts_file, teacher)
+                settings_module.check_cap(caps, prices)
+            return asyncio.run(
+                asking.ask(
+                    teacher,
+                    journal=journal,
+                    plan=plan,
+                    budget=budget,
+                    pace=pace,
+                    prices=prices,
+                    judge=judge,
+                    patience=Patience(attempts=max_attempts, max_blocked=max_blocked),
+                )
             )
-        )
-        return _closed(stop, journal, plan, teacher, budget, found, out)
+
+        stop, wider = ask(plan, teacher), None
+        if stop is None and retry_max_tokens and teacher.book is None:
+            wider = longer.plan(journal, plan, teacher, prompts_file, retry_max_tokens)
+            if wider is not None:
+                say(f"collect: {wider[0].requests} answers were cut; asking for longer ones")
+                stop = ask(*wider)
+        return _closed(stop, journal, plan, teacher, wider, budget, found, out, may_fail)
 
 
 def _wants_cap(prices: Prices, cap: str, prompts_file: Path, teacher: Teacher) -> None:
@@ -192,9 +229,11 @@ def _closed(
     journal: Journal,
     plan: Plan,
     teacher: Teacher,
+    wider: tuple[Plan, Teacher] | None,
     budget: Budget,
-    found: Found,
+    found: Found | None,
     out: Path,
+    may_fail: float,
 ) -> dict[str, Any]:
     """The end of a run: the books must balance, then the rows are written or the stop explained."""
     counts, spent = plan.counts(), journal.spent()
@@ -204,9 +243,12 @@ def _closed(
             "program changed it. Move it away and collect again"
         )
     orphaned = export.write_orphans(out, plan)
+    export.write_unanswered(out, plan)
     if stop is not None and stop.cause is Cause.INTERRUPTED and not (counts.ok == counts.planned):
         raise KeyboardInterrupt
-    if stop is not None or counts.failed or counts.orphaned or counts.pending:
+    if stop is None and 0 < counts.failed <= may_fail * counts.planned:
+        say(f"collect: {counts.failed} prompts are left without an answer: {export.UNANSWERED}")
+    elif stop is not None or counts.failed or counts.orphaned or counts.pending:
         raise TeacherError(
             explain.stopped(
                 stop,
@@ -214,11 +256,11 @@ def _closed(
                 failures=plan.failures(),
                 teacher=teacher,
                 budget=budget,
-                hint=preflight.models_hint(teacher.asking, found),
+                hint=preflight.models_hint(teacher.asking, found or Found()),
                 where=str(out / journal_file.NAME),
             )
         )
-    totals = export.write(out, plan, teacher)
+    totals = export.write(out, plan, teacher, wider)
     if totals.rows != counts.ok:
         raise RunFolderError(f"{totals.rows} rows were written of {counts.ok} answers")
     if teacher.asking.top_logprobs and totals.with_logprobs < counts.ok:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from opengrok_jax.teacher import money
+from opengrok_jax.teacher import export, money
 from opengrok_jax.teacher.budget import Budget
 from opengrok_jax.teacher.journal_plan import Counts
 from opengrok_jax.teacher.outcome import Kind
-from opengrok_jax.teacher.rules import Cause, Stop
+from opengrok_jax.teacher.rules import BLOCKED_ROWS, Cause, Stop
 from opengrok_jax.teacher.settings import Teacher
 
 
@@ -55,6 +55,13 @@ def stopped(
             f"{said}: it let nothing through for a while; lower teacher.concurrency or set "
             f"teacher.requests_per_minute. {kept}"
         )
+    if stop.cause is Cause.BLOCKED:
+        return (
+            f"{said}: its content policy refused more than teacher.max_blocked allows of the last "
+            f"{BLOCKED_ROWS} prompts ({counts.blocked} in all), and such answers may be charged; "
+            f"see {export.UNANSWERED}, change the prompts, or set teacher.max_blocked higher to go "
+            f"on. {kept}"
+        )
     if stop.cause is Cause.DOWN:
         return f"{said}: prompt after prompt failed. {kept} once it is up again"
     return f"{said}: {_refused(outcome.kind, outcome.detail, teacher, hint)}. {kept} after that"
@@ -88,8 +95,14 @@ def _failed(counts: Counts, failures: Iterable[tuple[str, str, str]]) -> str:
     prompt_id, detail = firsts[reason]
     return (
         f"{counts.failed} of {counts.planned} prompts got no answer; commonest reason: {reason} "
-        f"({times}), as for prompt {prompt_id}: {detail or reason}"
+        f"({times}), as for prompt {prompt_id}: {detail or reason} (all of them in "
+        f"{export.UNANSWERED}; teacher.may_fail={_share(counts)} goes on without them)"
     )
+
+
+def _share(counts: Counts) -> str:
+    """The share that failed, rounded up to a thousandth."""
+    return f"{-(-1000 * counts.failed // counts.planned) / 1000:g}"
 
 
 def _cap(which: str, counts: Counts, budget: Budget) -> str:

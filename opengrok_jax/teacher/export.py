@@ -11,12 +11,13 @@ from typing import Any
 from opengrok_jax import storage
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Logprobs, Response
-from opengrok_jax.teacher import wire
+from opengrok_jax.teacher import longer, wire
 from opengrok_jax.teacher.journal_plan import Accepted, Plan
 from opengrok_jax.teacher.outcome import Answer
 from opengrok_jax.teacher.settings import Teacher
 
-RESPONSES, LOGPROBS, ORPHANS = "responses.jsonl", "logprobs.jsonl", "orphans.jsonl"
+RESPONSES, LOGPROBS = "responses.jsonl", "logprobs.jsonl"
+ORPHANS, UNANSWERED = "orphans.jsonl", "unanswered.jsonl"
 
 
 @dataclass
@@ -50,8 +51,13 @@ class Totals:
         }
 
 
-def write(out: Path, plan: Plan, teacher: Teacher) -> Totals:
+def write(
+    out: Path, plan: Plan, teacher: Teacher, again: tuple[Plan, Teacher] | None = None
+) -> Totals:
     """Writes responses and log-probabilities in the order of the prompts, a row at a time.
+
+    Args:
+      again: where answers that were cut have longer ones, see `longer`.
 
     Raises:
       DataError: a reply kept as an answer holds none any more.
@@ -59,7 +65,7 @@ def write(out: Path, plan: Plan, teacher: Teacher) -> Totals:
     totals = Totals()
 
     def logprobs() -> Iterator[Logprobs]:
-        for accepted, answer in _answers(plan):
+        for accepted, answer, _ in _answers(plan, teacher, again):
             if answer.tokens:
                 yield Logprobs(
                     prompt_id=accepted.prompt_id,
@@ -69,8 +75,8 @@ def write(out: Path, plan: Plan, teacher: Teacher) -> Totals:
                 )
 
     def responses() -> Iterator[Response]:
-        for accepted, answer in _answers(plan):
-            row = _response(accepted, answer, teacher)
+        for accepted, answer, asked in _answers(plan, teacher, again):
+            row = _response(accepted, answer, asked)
             totals.add(row)
             yield row
 
@@ -91,8 +97,20 @@ def write_orphans(out: Path, plan: Plan) -> int:
     return len(rows)
 
 
-def _answers(plan: Plan) -> Iterator[tuple[Accepted, Answer]]:
-    for accepted in plan.answers():
+def write_unanswered(out: Path, plan: Plan) -> None:
+    """Names every prompt that was refused, or failed, with the endpoint's words."""
+    rows = [
+        {"prompt_id": prompt, "state": state, "reason": reason, "detail": detail}
+        for prompt, state, reason, detail in plan.unanswered()
+    ]
+    if rows or (out / UNANSWERED).exists():
+        storage.write_jsonl(out / UNANSWERED, rows)
+
+
+def _answers(
+    plan: Plan, teacher: Teacher, again: tuple[Plan, Teacher] | None
+) -> Iterator[tuple[Accepted, Answer, Teacher]]:
+    for accepted, asked in longer.merged(plan, teacher, again):
         answer = wire.read(accepted.reply).answer
         if answer is None:
             raise DataError(
@@ -100,7 +118,7 @@ def _answers(plan: Plan) -> Iterator[tuple[Accepted, Answer]]:
                 "journal was written by another version of opengrok: use that, or collect into "
                 "another folder"
             )
-        yield accepted, answer
+        yield accepted, answer, asked
 
 
 def _response(accepted: Accepted, answer: Answer, teacher: Teacher) -> Response:

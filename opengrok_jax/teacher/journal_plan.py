@@ -182,6 +182,19 @@ class Plan:
         """
         yield from self._db.execute(query, (self._plan,))
 
+    def unanswered(self) -> Iterator[tuple[str, str, str, str]]:
+        """(prompt id, "blocked" or "failed", reason, detail), in the order of the plan."""
+        query = f"""
+          SELECT prompt_id, CASE state WHEN 'blocked' THEN 'blocked' ELSE 'failed' END, reason,
+            detail
+          FROM planned JOIN request ON request.id = planned.request
+          JOIN attempt ON attempt.id = (
+            SELECT MAX(id) FROM attempt WHERE attempt.request = planned.request
+            AND state IN ('blocked', {_FAULTS}))
+          WHERE plan = ? AND NOT EXISTS ({_SETTLED}'ok') ORDER BY position
+        """
+        yield from self._db.execute(query, (self._plan,))
+
     def orphans(self) -> Iterator[tuple[str, float, int]]:
         """(prompt id, when sent, ticks reserved) of each sending of the plan that has no reply."""
         query = """

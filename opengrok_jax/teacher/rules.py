@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from opengrok_jax.teacher.money import Prices
 from opengrok_jax.teacher.outcome import Outcome, Reply
 
+BLOCKED_ROWS = 200
+
 
 class Cause(enum.StrEnum):
     """Why nothing is sent any more."""
@@ -21,6 +23,7 @@ class Cause(enum.StrEnum):
     LONG_WAIT = "long_wait"  # it asks to wait longer than we do
     CAP = "cap"  # the next request could break a cap
     PRICE = "price"  # answers cost more than the prices say
+    BLOCKED = "blocked"  # the content policy refuses prompt after prompt
     INTERRUPTED = "interrupted"  # the user
 
 
@@ -44,6 +47,7 @@ class Patience:
       longest_retry_after_sec: an endpoint that asks for more than this closes the run.
       failures_in_a_row: prompts that fail for good, without one answer in between, until we stop.
       decreases_in_a_row: rate limits one after the other, without one answer, until we stop.
+      max_blocked: of the last BLOCKED_ROWS prompts, the share that the content policy may refuse.
     """
 
     attempts: int
@@ -52,6 +56,7 @@ class Patience:
     longest_retry_after_sec: float = 900.0
     failures_in_a_row: int = 3
     decreases_in_a_row: int = 15
+    max_blocked: float = 1.0
 
     def wait(self, outcome: Outcome, attempt: int, chance: random.Random) -> float:
         """Seconds from the `attempt`-th failed sending (from 1) to the next, jitter included."""

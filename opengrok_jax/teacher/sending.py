@@ -33,7 +33,7 @@ from opengrok_jax.teacher.journal_plan import Todo
 from opengrok_jax.teacher.money import Need, need, settlement
 from opengrok_jax.teacher.outcome import STOPPING, Kind, Outcome
 from opengrok_jax.teacher.pace import Pace
-from opengrok_jax.teacher.rules import Cause, Patience, Rules, Stop
+from opengrok_jax.teacher.rules import BLOCKED_ROWS, Cause, Patience, Rules, Stop
 
 ANNOUNCED_SEC = 10.0  # a common wait longer than this is told to the user
 SLOWED = (Kind.RATE_LIMITED, Kind.OVERLOADED)
@@ -94,6 +94,7 @@ class Sending:
         self._ready_again: deque[_Intent] = deque()
         self._numbers = self._failures = self._in_flight = self._returning = 0
         self._seen_first = self._exhausted = False
+        self._blocked: deque[bool] = deque(maxlen=BLOCKED_ROWS)  # of the last ones
         self._announced = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -288,6 +289,12 @@ class Sending:
                 self._stop(Stop(cause=Cause.DOWN, outcome=outcome))
         if outcome.kind in FINAL:
             self._failures = 0
+            self._blocked.append(outcome.kind is Kind.BLOCKED)
+            # Each of them may be charged; that this share of all is refused is no accident.
+            if outcome.kind is Kind.BLOCKED and (
+                sum(self._blocked) > self._patience.max_blocked * BLOCKED_ROWS
+            ):
+                self._stop(Stop(cause=Cause.BLOCKED, outcome=outcome))
         durable.add_done_callback(lambda done: self._counted(outcome, done))
 
     def _counted(self, outcome: Outcome, durable: asyncio.Future[None]) -> None:
