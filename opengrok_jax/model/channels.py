@@ -5,7 +5,7 @@ keys the code of none. The dot product itself then lowers the score of every for
 below the allowed ones that its weight is 0 in float32. Phi-3's heads are 96 wide and such kernels
 work in 128, so that the channels cost little there.
 
-The mathematics is tested on a CPU; cuDNN itself has not been run with it.
+The mathematics is tested on a CPU, cuDNN itself by the tests marked `accelerator`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model.segments import HIDDEN, sees_a_key
@@ -25,6 +25,7 @@ from opengrok_jax.model.segments import HIDDEN, sees_a_key
 _OFFSET = 52.0
 _WIDTH_MULTIPLE = 8  # cuDNN's demand on the width of a head
 _WIDEST = 128
+_ARCHITECTURE = 8.0  # compute capability: Ampere
 
 
 def channels(
@@ -42,12 +43,14 @@ def channels(
     A query that sees no key gets zeros and passes no gradient. `kernel` "xla" forms the (T, T)
     scores: for tests. Raises ConfigError for a dtype or a width that cuDNN does not take.
     """
-    width = q.shape[3]
+    width, wide = q.shape[3], _widened(q)
     query_code, key_code = codes(query_ids, key_ids, width)
-    wide = width + query_code.shape[2]
-    wide += -wide % _WIDTH_MULTIPLE
-    if kernel == "cudnn":
-        _check(q, wide)
+    if kernel == "cudnn" and not takes(q):
+        raise ConfigError(
+            f"attention 'cudnn' got {q.dtype} heads of {wide} channels ({width} and the codes of "
+            f"rows of {q.shape[1]} tokens); cuDNN takes bfloat16 and at most {_WIDEST}. Choose "
+            "attention 'blockwise', or other sizes"
+        )
 
     def widen(x: jax.Array, code: jax.Array | None = None) -> jax.Array:
         parts = [x]
@@ -78,13 +81,24 @@ def kernel_saveable(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name == "dot_product_attention_fwd_wrapper"
 
 
-def _check(q: jax.Array, wide: int) -> None:
-    if q.dtype not in (jnp.bfloat16, jnp.float16) or wide > _WIDEST:
-        raise ConfigError(
-            f"attention 'cudnn' got {q.dtype} heads of {wide} channels ({q.shape[3]} and the codes "
-            f"of rows of {q.shape[1]} tokens); cuDNN takes bfloat16 and at most {_WIDEST}. Choose "
-            "attention 'blockwise', or other sizes"
-        )
+def takes(q: Shaped[Array | jax.ShapeDtypeStruct, "B T N H"]) -> bool:
+    """Whether cuDNN's kernel takes heads of this dtype and width, with their codes."""
+    return q.dtype in (jnp.bfloat16, jnp.float16) and _widened(q) <= _WIDEST
+
+
+def has_cudnn() -> bool:
+    """Whether the GPU that JAX found is of a kind that the kernel was written for."""
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
+    return capability.partition(".")[0].isdigit() and float(capability) >= _ARCHITECTURE
+
+
+def _widened(q: Shaped[Array | jax.ShapeDtypeStruct, "B T N H"]) -> int:
+    wide = q.shape[3] + _bits(q.shape[1])
+    return wide + -wide % _WIDTH_MULTIPLE
+
+
+def _bits(tokens: int) -> int:
+    return tokens.bit_length()
 
 
 def codes(
@@ -105,7 +119,7 @@ def codes(
     # The offset is what is left of one product after division by sqrt(H). Powers of two are exact
     # in every dtype, and so are the sums of their multiples.
     product = math.ceil(math.log2(_OFFSET * math.sqrt(width)))
-    places = jnp.arange(query_ids.shape[1].bit_length())[None, None, :]
+    places = jnp.arange(_bits(query_ids.shape[1]))[None, None, :]
 
     def signs(ids: jax.Array, unit: float) -> jax.Array:
         return (((ids[:, :, None] >> places) & 1) * 2 - 1).astype(jnp.float32) * unit

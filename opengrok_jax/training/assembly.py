@@ -20,7 +20,8 @@ from opengrok_jax.training.objective import HARD, Objective
 ASSEMBLED = (
     *("rule", "learning_rate", "warmup_share", "schedule", "final_share"),
     *("weight_decay", "clip_norm", "b1", "b2", "eps"),
-    *("remat", "attention", "dtype", "param_dtype", "moments_dtype", "seed"),
+    *("remat", "attention", "unroll", "dtype", "param_dtype"),
+    *("moments_dtype", "seed"),
 )
 
 
@@ -74,6 +75,7 @@ def assemble(
     eps: float = optimizer.EPS,
     moments_dtype: str = "float32",
     attention: Implementation = "auto",
+    unroll: bool = False,
     lora: Mapping[str, Any] | None = None,
     objective: Objective = HARD,
     teacher: Phi3Config | None = None,
@@ -87,7 +89,8 @@ def assemble(
       steps: updates in all, over which the schedule runs.
       capacity: C of `losses.weighted_sum`.
       rule, learning_rate, warmup_share, schedule, final_share, weight_decay, clip_norm, b1, b2,
-        eps, remat, attention, dtype, param_dtype, moments_dtype, seed: as in `finetune.run`.
+        eps, remat, attention, unroll, dtype, param_dtype, moments_dtype, seed: as in
+        `finetune.run`.
       lora: rank, alpha, targets of the adapters; None = all parameters are learnt.
       objective: what is minimised.
       teacher: sizes of the model beside the student, if the objective needs one.
@@ -100,7 +103,7 @@ def assemble(
 
     def create() -> Phi3:
         rngs = nnx.Rngs(seed)
-        how: Any = {"dtype": dtype, "remat": remat, "attention": attention}
+        how: Any = {"dtype": dtype, "remat": remat, "attention": attention, "unroll": unroll}
         model = Phi3(config, rngs=rngs, param_dtype=param_dtype, **how)
         return adapters.adapt(model, **lora, rngs=rngs) if lora else model
 

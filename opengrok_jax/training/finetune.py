@@ -70,6 +70,7 @@ def run(
     mesh: dict[str, int],
     remat: str = "none",
     attention: str = "auto",
+    unroll: bool = False,
     dtype: str = "float32",
     param_dtype: str = "float32",
     moments_dtype: str = "float32",
@@ -128,6 +129,7 @@ def run(
       mesh: devices along `data`, `fsdp`, `tensor`; -1 takes what is left.
       remat: "none", "dots", "full" or "offload", see `Phi3`.
       attention: "auto", "dense", "blockwise", "splash" or "cudnn", see `model.attention`.
+      unroll: the blocks one after another instead of a loop, see `Phi3`: faster on a GPU.
       dtype: of the matrix products. "bfloat16" with param_dtype "float32" is what is called mixed
         precision with float32 master weights: there is one copy, rounded where it is multiplied.
       param_dtype: of the stored parameters. In bfloat16 an update below 1/256 of a weight is lost.

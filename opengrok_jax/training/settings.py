@@ -28,7 +28,7 @@ VOCAB_MULTIPLE = 64  # a vocabulary that divides over devices and fills vector r
 
 # They change where and how the same run is computed, not what is computed: a run that was stopped
 # may go on with others.
-FREE = ("attention", "mesh", "microbatches", "remat", "save_every", "tensorboard")
+FREE = ("attention", "mesh", "microbatches", "remat", "save_every", "tensorboard", "unroll")
 
 _CHOICES = {
     "rule": get_args(Rule),
@@ -84,8 +84,8 @@ def check(given: Mapping[str, Any]) -> None:
         _require(fine, name, value, f"a number {expected}")
     for name in ("teacher", "soft_targets"):
         _require(isinstance(given[name], str), name, given[name], "a name, or ''")
-    flag = given["tensorboard"]
-    _require(isinstance(flag, bool), "tensorboard", flag, "True or False")
+    for name in ("tensorboard", "unroll"):
+        _require(isinstance(given[name], bool), name, given[name], "True or False")
     if given["rule"] == "none":
         expected = "'fixed' with rule 'none', which reads no mask"
         _require(given["draw"] == "fixed", "draw", given["draw"], expected)

@@ -1,12 +1,13 @@
 import re
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.model.channels import channels, codes
+from opengrok_jax.model.channels import channels, codes, takes
 from opengrok_jax.model.segments import ids_of_keys
 from tests.model.attention_rows import (
     assert_same,
@@ -68,3 +69,17 @@ def test_what_cudnn_does_not_take_is_refused(dtype: type, width: int) -> None:
     x, ids = jnp.ones((1, 8, 1, width), dtype), jnp.ones((1, 8), jnp.int32)
     with pytest.raises(ConfigError, match=r"attention 'cudnn' got .* Choose attention 'blockwise'"):
         channels(x, x, x, ids, ids)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "width", "taken"),
+    [
+        (jnp.bfloat16, 4096, 96, True),
+        (jnp.float32, 4096, 96, False),
+        (jnp.bfloat16, 65535, 112, True),
+        (jnp.bfloat16, 65536, 112, False),  # 17 bits
+        (jnp.bfloat16, 512, 128, False),
+    ],
+)
+def test_which_heads_cudnn_takes(dtype: type, tokens: int, width: int, taken: bool) -> None:
+    assert takes(jax.ShapeDtypeStruct((1, tokens, 2, width), dtype)) is taken
