@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Shaped
 
 from opengrok_jax.errors import ConfigError
+from opengrok_jax.model.blockwise import SAVED
 from opengrok_jax.model.segments import HIDDEN, sees_a_key
 
 # A forbidden pair scores at least twice this below an allowed one of the same dot product:
@@ -60,10 +62,15 @@ def channels(
         x = jnp.concatenate(parts, axis=-1)
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, wide - x.shape[3])))
 
+    wide_q, wide_k, wide_v = (
+        # What the backward kernel reads: so that remat "dots" keeps this, and not what it is of.
+        checkpoint_name(x, SAVED)
+        for x in (widen(q, query_code), widen(k, key_code), widen(v))
+    )
     mixed = jax.nn.dot_product_attention(
-        widen(q, query_code),
-        widen(k, key_code),
-        widen(v),
+        wide_q,
+        wide_k,
+        wide_v,
         scale=width**-0.5,
         is_causal=True,
         local_window_size=None if sliding_window is None else (sliding_window - 1, 0),

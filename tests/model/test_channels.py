@@ -1,13 +1,17 @@
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.model.channels import channels, codes, takes
+from opengrok_jax.model.config import Phi3Config
+from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.segments import ids_of_keys
 from tests.model.attention_rows import (
     assert_same,
@@ -83,3 +87,29 @@ def test_what_cudnn_does_not_take_is_refused(dtype: type, width: int) -> None:
 )
 def test_which_heads_cudnn_takes(dtype: type, tokens: int, width: int, taken: bool) -> None:
     assert takes(jax.ShapeDtypeStruct((1, tokens, 2, width), dtype)) is taken
+
+
+def test_remat_dots_runs_the_kernel_once_and_full_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lowered for CUDA without a GPU; JAX is told which cuDNN it would find."""
+    internals = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    for name, answer in (
+        ("check_cudnn_version", lambda: 91900),
+        ("check_compute_capability", lambda _: True),
+        ("is_cuda_compute_capability_equal", lambda _: False),
+    ):
+        if not hasattr(internals, name):
+            pytest.skip(f"this JAX has no {name}")
+        monkeypatch.setattr(internals, name, answer)
+    config = Phi3Config.tiny(61, hidden_size=384, num_attention_heads=4, num_key_value_heads=4)
+    tokens = jnp.ones((1, 512), jnp.int32)
+    for remat, forward in (("dots", 1), ("full", 2)):
+        options: Any = {"dtype": "bfloat16", "remat": remat, "attention": "cudnn"}
+        model = nnx.eval_shape(lambda how=options: Phi3(config, rngs=nnx.Rngs(0), **how))
+        graph, state = nnx.split(model)
+
+        def loss(state: Any, graph: Any = graph) -> jax.Array:
+            return jnp.sum(nnx.merge(graph, state).hidden(tokens, tokens).astype(jnp.float32))
+
+        text = jax.jit(jax.grad(loss)).trace(state).lower(lowering_platforms=("cuda",)).as_text()
+        assert len(re.findall(r"@__cudnn\$fmhaSoftmax\(", text)) == forward
+        assert len(re.findall(r"@__cudnn\$fmhaSoftmaxBackward\(", text)) == 1

@@ -1,11 +1,14 @@
 """The pieces of a decoder layer, each against NumPy."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from opengrok_jax.model.config import Phi3Config
-from opengrok_jax.model.layers import MLP, Block, Embedding, Linear, RMSNorm
+from opengrok_jax.model.layers import MLP, Block, Embedding, Linear, RMSNorm, swiglu
 
 CONFIG = Phi3Config.tiny(
     61, hidden_size=12, intermediate_size=7, num_attention_heads=3, num_key_value_heads=1
@@ -41,6 +44,18 @@ def test_mlp_takes_the_gate_first() -> None:
     gate, up = X @ both[:7].T, X @ both[7:].T
     want = (gate / (1 + np.exp(-gate)) * up) @ np.asarray(mlp.down_proj.weight[...]).T
     close(mlp(jnp.asarray(X)), want)
+
+
+def test_the_written_gradient_of_swiglu_is_that_of_its_formula() -> None:
+    def formula(gate_up: jax.Array) -> jax.Array:
+        gate, up = jnp.split(gate_up, 2, axis=-1)
+        return gate * jax.nn.sigmoid(gate) * up
+
+    def gradient(function: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        return jax.grad(lambda x: jnp.sum(jnp.sin(function(x))))(3 * jnp.asarray(X))
+
+    close(swiglu(jnp.asarray(X)), np.asarray(formula(jnp.asarray(X))))
+    close(gradient(swiglu), np.asarray(gradient(formula)))
 
 
 def test_block_adds_attention_and_mlp_to_what_came_in() -> None:

@@ -295,3 +295,50 @@ def test_layers_run_in_one_scan(model: Phi3) -> None:
     jaxpr = str(jax.make_jaxpr(lambda state: nnx.merge(graph, state).hidden(row, row))(state))
     assert jaxpr.count("scan[") == 1
     assert "length=3" in jaxpr
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_blocks_one_after_another_are_the_loop(random_model: Any, remat: Remat) -> None:
+    tokens, found = jnp.asarray(tokens_like(2, 7)), []
+    for unroll in (False, True):
+        graph, state = nnx.split(random_model(CONFIG, remat=remat, unroll=unroll))
+
+        def loss(state: Any, graph: Any = graph) -> jax.Array:
+            return jnp.mean(nnx.merge(graph, state)(tokens, jnp.ones_like(tokens)) ** 2)
+
+        lowered = jax.jit(jax.value_and_grad(loss)).lower(state)
+        assert ("stablehlo.while" in lowered.as_text()) is not unroll
+        found.append(lowered.compile(QUICKLY)(state))
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_through_the_head_multiplies_in_its_dtype(random_model: Any) -> None:
+    """In float32 that of the formula; in bfloat16 no product has a float32 operand."""
+
+    def gradients(model: Phi3, logits: Any, hidden: jax.Array) -> Any:
+        graph, state = nnx.split(model)
+
+        def loss(state: Any, hidden: jax.Array) -> jax.Array:
+            return jnp.mean(jnp.sin(logits(nnx.merge(graph, state), hidden)))
+
+        return jax.jit(jax.grad(loss, (0, 1))), state
+
+    def formula(model: Phi3, hidden: jax.Array) -> jax.Array:
+        assert model.lm_head is not None
+        return hidden @ model.lm_head.weight[...].T
+
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(4, 30)), jnp.float32)
+    model = random_model(CONFIG)
+    (written, state), (automatic, _) = (
+        gradients(model, how, hidden) for how in (Phi3.logits, formula)
+    )
+    for a, b in zip(
+        *(jax.tree.leaves(f(state, hidden)) for f in (written, automatic)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    half, state = gradients(random_model(CONFIG, dtype=jnp.bfloat16), Phi3.logits, hidden)
+    dots = [x for x in half.lower(state, hidden).as_text().splitlines() if "dot_general" in x]
+    assert len(dots) == 3
+    operands = [line.partition(" : (")[2].partition(")")[0] for line in dots]
+    assert all(x.count("bf16") == 2 for x in operands), operands
