@@ -15,6 +15,8 @@ from opengrok_jax.evaluation.tasks import Answer, Entity, Item, Task
 
 # Around a label: white space, quotes, and the emphasis that chat models put on it.
 _AROUND = " \t\r\n\"'`*“”‘’«»"
+# Words that go on with an enumeration: "positive, and also negative" names two labels.
+_JOINTS = r"\b(?:and|or|also|but|maybe|perhaps|then|possibly)\b"
 TOPIC_WORDS = 5  # a longer answer is a sentence about the post, not the name of a topic
 
 
@@ -90,7 +92,7 @@ def parse_label(answer: str, labels: tuple[str, ...]) -> str | None:
     >>> parse_label("negative, positive", labels), parse_label("rather negative", labels)
     (None, None)
     """
-    folded = {label.strip().casefold(): label for label in labels}
+    folded = {" ".join(label.casefold().split()): label for label in labels}
     if (whole := _whole(answer)) in folded:
         return folded[whole]
     # The longest label first: "not offensive" must not be read as a shorter label before it.
@@ -98,8 +100,8 @@ def parse_label(answer: str, labels: tuple[str, ...]) -> str | None:
     around = re.escape(_AROUND.replace("\n", ""))
     # The possessive *+ gives nothing back, so a second label cannot slip past the look-ahead.
     match = re.match(
-        rf"({any_label})[{around}]*(?:[.,:;!(\n–—]|-(?!\w))[{around}\n–—-]*+"
-        rf"(?!(?:{any_label})(?!\w))",
+        rf"({any_label})[{around}]*(?:[.,:;!(\n–—]|-(?!\w))"
+        rf"(?:[{around}\n.,:;!?()/&+–—-]|{_JOINTS})*+(?!(?:{any_label})(?!\w))",
         answer.strip(_AROUND).casefold(),
     )
     return folded[match[1]] if match else None
@@ -140,7 +142,8 @@ def parse_labels(answer: str, labels: tuple[str, ...]) -> tuple[str, ...] | None
 
 
 def _whole(answer: str) -> str:
-    return answer.strip(_AROUND).rstrip(".!").strip(_AROUND).casefold()
+    whole = answer.strip(_AROUND).rstrip(".!").strip(_AROUND).casefold()
+    return " ".join(whole.split())
 
 
 def parse_topic(answer: str) -> str | None:
@@ -149,7 +152,7 @@ def parse_topic(answer: str) -> str | None:
     >>> parse_topic(" *Royal wedding.* "), parse_topic("It seems to be about a royal wedding")
     ('royal wedding', None)
     """
-    topic = " ".join(_whole(answer).split())
+    topic = _whole(answer)
     lines = answer.strip().splitlines()
     return topic if topic and len(lines) == 1 and len(topic.split()) <= TOPIC_WORDS else None
 
@@ -171,7 +174,7 @@ def parse_entities(answer: str, types: tuple[str, ...]) -> tuple[Entity, ...] | 
     folded = {kind.casefold(): kind for kind in types}
     pairs: dict[Entity, None] = {}
     for line in filter(None, (line.strip() for line in answer.splitlines())):
-        kind, colon, name = line.removeprefix("-").partition(":")
+        kind, colon, name = line.lstrip("-•").partition(":")
         kind, name = kind.strip(_AROUND).casefold(), name.strip()
         readable = bool(colon and name and kind in folded)
         pairs[(folded[kind], name) if readable else ("", line)] = None

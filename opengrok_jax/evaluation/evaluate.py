@@ -419,7 +419,7 @@ def _notes(
         )
     for one in answered:
         if task.kind == "tags" and "(generation)" in one.predictor:
-            notes.append(_strangers(question, one))
+            notes += _strangers(question, one)
         if task.kind == "clusters":
             count = len({str(p.predicted) for p in one.runs[0]})
             gold = len({str(p.gold) for p in one.runs[0]})
@@ -427,18 +427,20 @@ def _notes(
     return notes
 
 
-def _strangers(question: Question, one: Answered) -> str:
-    """How many of the names that a model lists stand nowhere in the post."""
+def _strangers(question: Question, one: Answered) -> list[str]:
+    """How many of the names that a model lists stand nowhere in the post, if it lists any."""
     listed = absent = 0
     for run in one.runs:
         for item, p in zip(question.items, run, strict=True):
             names = parse_entities(p.answer, question.task.types) or ()
             listed += len(names)
             absent += len(tag_names(item.tokens, names)[1])
-    return (
+    if not listed:
+        return []
+    return [
         f"{question.task.name}: {absent} of {listed} names that {one.predictor} lists do not stand "
         "in the post; they are in no tag, so the official scorers do not count them"
-    )
+    ]
 
 
 def _check(

@@ -44,6 +44,8 @@ def test_the_whole_answer_is_a_label(answer: str) -> None:
         "negative\nThe writer is angry.",
         "**Negative**\n\nThe writer is angry.",
         '"Negative", says the tone.',
+        "negative, and rightly so",
+        "Negative (not positive)",
     ],
 )
 def test_the_first_word_is_a_label_and_a_reason_follows(answer: str) -> None:
@@ -62,6 +64,16 @@ def test_the_first_word_is_a_label_and_a_reason_follows(answer: str) -> None:
         "negative, neutral or positive",
         "negative,  neutral or positive",
         "negative. Positive.",
+        "negative, and positive",
+        "Negative. But also positive.",
+        "negative! (positive)",
+        "negative\n\n- neutral",
+        "negative / positive",
+        "negative, maybe neutral",
+        "negat\u0456ve",  # a Cyrillic letter
+        "negative\u200b",
+        "<b>negative</b>",
+        "negative " * 40,
         "negative-ish",
         "The sentiment is negative.",
         "#negative",
@@ -75,6 +87,8 @@ def test_everything_else_is_unparsable(answer: str) -> None:
 def test_labels_of_several_words_and_with_prefixes_of_each_other() -> None:
     labels = ("not", "not offensive", "so-so", "A+")
     assert parse_label("Not offensive.", labels) == "not offensive"
+    assert parse_label("not  offensive", labels) == "not offensive"
+    assert parse_label("not offensive, and not", labels) is None
     assert parse_label("not offensive: a joke", labels) == "not offensive"
     assert parse_label("not: rude", labels) == "not"
     assert parse_label("so-so - it varies", labels) == "so-so"
@@ -86,7 +100,9 @@ def test_every_label_reads_as_itself() -> None:
 
 
 def test_entities() -> None:
-    answer = "person: Ada Lovelace\n\n- Location: Rome\n* WORK: It: Chapter 2\nperson: Ada Lovelace"
+    answer = (
+        "• person: Ada Lovelace\n\n- Location: Rome\n* WORK: It: Chapter 2\nperson: Ada Lovelace"
+    )
     assert parse_entities(answer, TYPES) == (
         ("person", "Ada Lovelace"),
         ("location", "Rome"),
