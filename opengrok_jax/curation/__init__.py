@@ -15,7 +15,7 @@
                    `review_server` and `review_page.*` the page, `review_decisions` the file that
                    only grows, `review_exchange`, `_csv` and `_label_studio` other programs' files,
                    `review_agreement` kappa, `review_bound` what may be said of the rest
-    rights card    what may be done with the answers, and the data card
+    card           the data card
     export         `run`: kept.jsonl -> train and valid as JSONL and Parquet, manifest, card
 
 Docs: docs/curation.md, with what the checks do to real posts.

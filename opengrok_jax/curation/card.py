@@ -11,8 +11,8 @@ from typing import Any
 
 from opengrok_jax import diversity, records, storage
 from opengrok_jax.curation import review, review_agreement, review_bound, review_decisions
-from opengrok_jax.curation.rights import TERMS, Source, bare
 from opengrok_jax.records import Cell, Example
+from opengrok_jax.rights import TERMS, Source, bare
 
 TICKS = 10**10  # in a US dollar
 WORDS = 100_000  # that `diversity.distinct` looks at, so that sets of other sizes compare

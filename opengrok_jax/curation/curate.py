@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from opengrok_jax import records, storage
+from opengrok_jax import records, rights, storage
 from opengrok_jax.curation import balance, contamination, judging, language, review_decisions, rules
 from opengrok_jax.curation.duplicates import near_duplicates
 from opengrok_jax.curation.judging import How, Judged
@@ -83,7 +83,7 @@ def run(
     Raises:
       ConfigError: a value is out of range.
       DataError: a file is missing or malformed; an answer is to an unknown prompt, the second to
-        one, or comes without a declaration of rights; fewer than two answers were kept.
+        one, or may not be trained on by what is declared; fewer than two answers were kept.
       MissingExtra: languages are given, and py3langid is not installed.
     """
     if not 0 < valid_share < 1:
@@ -184,12 +184,8 @@ def _pairs(prompts: Mapping[str, Prompt], responses_file: Path) -> Iterator[judg
             )
         if response.prompt_id in seen:
             raise DataError(f"there are two answers to prompt {response.prompt_id}; keep one")
-        if not response.rights.strip():
-            raise DataError(
-                f"the answer to prompt {response.prompt_id} from {response.model_served} comes "
-                "without a declaration of rights; no training data is made of it. Collect with "
-                "teacher.rights saying what allows training on it"
-            )
+        if said := rights.objection(rights.of_response(response)):
+            raise DataError(f"no training data is made: {said}")
         seen.add(response.prompt_id)
         yield prompt, response
 

@@ -21,11 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from opengrok_jax import __version__, records, storage
-from opengrok_jax.curation import card, rights
-from opengrok_jax.curation.rights import Source
+from opengrok_jax import __version__, records, rights, storage
+from opengrok_jax.curation import card
 from opengrok_jax.errors import DataError, needs_extra
 from opengrok_jax.records import Cell, Example, Split
+from opengrok_jax.rights import Source
 
 MANIFEST, CARD = "manifest.json", "CARD.md"
 MADE_BY = "opengrok export"

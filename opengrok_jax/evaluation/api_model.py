@@ -17,8 +17,8 @@ from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation.predict import Record
 from opengrok_jax.progress import say
 from opengrok_jax.records import Cell, Message, Prompt, Response, prompt_id
+from opengrok_jax.rights import EVALUATION_ONLY
 
-RIGHTS = "evaluation only: nothing is trained on these answers"
 TICKS_PER_USD = 10**10  # as `records.Response.cost_ticks` counts
 
 
@@ -43,7 +43,8 @@ class ApiModel:
                 f"{', '.join(known)}"
             )
         self.name, self._folder = name, folder
-        self._settings = {"kind": "api", "temperature": 0.0, **teacher}
+        # Posts about hate are refused by many a policy: each is a wrong answer, not a stop.
+        self._settings = {"kind": "api", "temperature": 0.0, "max_blocked": 1.0, **teacher}
         # Not the pace, the prices and the caps: they change no answer.
         telling = ("kind", "recorded_file", "base_url", "model", "api", "temperature", "served_as")
         self.made_of = {key: self._settings[key] for key in telling if key in self._settings}
@@ -86,7 +87,7 @@ class ApiModel:
             prompts_file=self._folder / "prompts.jsonl",
             out=self._folder,
             max_tokens=max_new_tokens,
-            rights=RIGHTS,
+            rights=EVALUATION_ONLY,
             **self._settings,
         )
         found = storage.read_records(self._folder / "responses.jsonl", Response)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from opengrok_jax import records, storage
+from opengrok_jax import records, rights, storage
 from opengrok_jax.errors import DataError
 from opengrok_jax.masked_file import SPLITS
 from opengrok_jax.masking import arrays, syntax
@@ -110,7 +110,8 @@ def parse(path: Path, lines: Iterable[tuple[int, bytes]]) -> list[Chat]:
     """The examples of some lines of a .jsonl file.
 
     Raises:
-      DataError: a line is no `records.Example`, with its number.
+      DataError: a line is no `records.Example`, or may not be trained on by what is declared;
+        with its number.
     """
     chats = []
     for number, line in lines:
@@ -119,6 +120,8 @@ def parse(path: Path, lines: Iterable[tuple[int, bytes]]) -> list[Chat]:
             example = records.from_json(Example, row)
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
+        if said := rights.objection(rights.source(example)):
+            raise DataError(f"{path}, line {number}: no training data is made: {said}")
         chats.append(
             Chat(
                 id=example.id,

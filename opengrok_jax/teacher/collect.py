@@ -23,6 +23,7 @@ from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherError
 from opengrok_jax.progress import say
 from opengrok_jax.records import canonical_json
+from opengrok_jax.rights import EVALUATION_ONLY, Source, objection
 from opengrok_jax.teacher import (
     asking,
     explain,
@@ -156,6 +157,7 @@ def run(
         served_as=served_as,
         rights=rights,
     )
+    _wants_rights(teacher)
     print_ = fingerprint(prompts_file, teacher)
     _wants_cap(prices, cap, prompts_file, teacher)
     caps = settings_module.caps(cap=cap, cap_tokens=cap_tokens, cap_requests=cap_requests)
@@ -208,6 +210,23 @@ def run(
                 say(f"collect: {wider[0].requests} answers were cut; asking for longer ones")
                 stop = ask(*wider)
         return _closed(stop, journal, plan, teacher, wider, budget, found, out, may_fail)
+
+
+def _wants_rights(teacher: Teacher) -> None:
+    """Refuses to pay for answers that may not be trained on.
+
+    Raises:
+      ConfigError: what is declared does not allow it, nor says that it is for evaluation only.
+    """
+    asked = Source(
+        kind=teacher.source,
+        endpoint=teacher.endpoint,
+        model_asked=teacher.asking.model,
+        model_served="",
+        rights=teacher.rights,
+    )
+    if teacher.rights != EVALUATION_ONLY and (said := objection(asked)):
+        raise ConfigError(f"{said}. Nothing was sent")
 
 
 def _wants_cap(prices: Prices, cap: str, prompts_file: Path, teacher: Teacher) -> None:

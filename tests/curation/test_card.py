@@ -1,7 +1,7 @@
 from opengrok_jax import storage
 from opengrok_jax.curation import card
-from opengrok_jax.curation.rights import Source
 from opengrok_jax.records import Cell, Decision, Verdict
+from opengrok_jax.rights import Source
 from tests.curation.export_runs import curated, run_folder
 
 SOURCE = Source("recorded", "http://recorded.invalid/v1", "m", "m-1", "ours")

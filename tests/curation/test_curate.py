@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -278,6 +279,16 @@ def test_two_answers_to_one_prompt(tmp_path):
     made = rows(TEXTS)
     with pytest.raises(DataError, match=f"two answers to prompt {made[0][0].id}"):
         curated(tmp_path, [*made, made[0]])
+
+
+def test_grok_is_refused_before_anything_is_kept_unless_an_agreement_is_named(tmp_path):
+    made = rows(TEXTS)
+    grok = {"source": "api", "endpoint": "https://api.x.ai/v1", "model_served": "grok-4.7"}
+    made[1] = (made[1][0], response(TEXTS[1], made[1][0], rights="own-model", **grok))
+    with pytest.raises(DataError, match=r"no training data is made: .*teacher\.rights='agreement"):
+        curated(tmp_path, made)
+    made[1] = (made[1][0], dataclasses.replace(made[1][1], rights="agreement: OF-17"))
+    curated(tmp_path, made)
 
 
 def test_no_rights_no_data(tmp_path):

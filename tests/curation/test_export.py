@@ -114,8 +114,13 @@ def test_the_datasets_library_reads_it_offline(tmp_path):
 
 def test_xai_without_an_agreement_is_refused_before_anything_is_written(tmp_path):
     grok = {"source": "api", "endpoint": "https://api.x.ai/v1", "model_served": "grok-4.7"}
+    run = run_folder(tmp_path / "run", **grok, rights="agreement: order form 17")
+    kept = run / "curation" / "kept.jsonl"
+    storage.write_jsonl(
+        kept, [json.loads(line) | {"rights": "own"} for line in kept.read_text().splitlines()]
+    )
     with pytest.raises(DataError, match=r"nothing was exported: .* written order form"):
-        exported(tmp_path, **grok)
+        export.run(run_dir=run, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     allowed = tmp_path / "allowed"
     _, out = exported(allowed, **grok, rights="agreement: order form 17")

@@ -116,3 +116,21 @@ def test_lines_are_examples_with_surrogates_mended():
     assert one.messages[0].content == "half \ufffd"
     with pytest.raises(DataError, match=r"f, line 9: .*split"):
         encode.parse(Path("f"), [(9, json.dumps(row | {"split": "tst"}).encode())])
+
+
+def test_what_may_not_be_trained_on_is_no_training_data(tmp_path):
+    row = {
+        "id": "a",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "response": "Yes.",
+        "split": "train",
+        "cell": {"intent": "test"},
+        "source": "api",
+        "model_served": "grok-4.7",
+        "rights": "own-model",
+    }
+    lines = [(7, json.dumps(row).encode())]
+    with pytest.raises(DataError, match=r"line 7: no training data is made: .*agreement: NAME"):
+        encode.parse(tmp_path / "kept.jsonl", lines)
+    lines = [(7, json.dumps(row | {"rights": "agreement: OF-17"}).encode())]
+    assert [c.response for c in encode.parse(tmp_path / "kept.jsonl", lines)] == ["Yes."]

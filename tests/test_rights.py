@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from opengrok_jax.curation.rights import Source, bare, objection
+from opengrok_jax.rights import Source, bare, objection
 
 OPEN = Source("api", "http://localhost:8000/v1", "qwen3-32b", "qwen3-32b", "Apache-2.0")
 
