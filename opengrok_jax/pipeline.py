@@ -290,9 +290,16 @@ def _claim(folder: Path, config: ConfigDict, redo: str) -> None:
     may_change |= {
         s.section for s in STAGES if s.keep and storage.read_manifest(folder / s.folder) is None
     }
-    storage.claim(folder, config.to_dict(), may_change=may_change)
+    redo_from = {stage.section: _redo_hint(stage) for stage in STAGES}
+    storage.claim(folder, config.to_dict(), may_change=may_change, redo=redo_from)
     for stage in reversed(again):
         storage.discard(folder / stage.folder, stage.keep)
+
+
+def _redo_hint(stage: Stage) -> str:
+    """What to type to do a stage again, and what that costs."""
+    kept = f", {', '.join(stage.keep)} left as it is" if stage.keep else ""
+    return f"--redo {stage.verb}: it and all later stages are made again{kept}"
 
 
 def _begun(folder: Path, stage: Stage) -> bool:

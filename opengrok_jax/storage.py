@@ -26,7 +26,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -294,7 +294,12 @@ def settled(run: Path, config: dict[str, Any]) -> bool:
     return path.exists() and read_json(path) == json.loads(json.dumps(config))
 
 
-def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> None:
+def claim(
+    run: Path,
+    config: dict[str, Any],
+    may_change: Iterable[str] = (),
+    redo: Mapping[str, str] | None = None,
+) -> None:
     """Ties a run folder to one config; a second config is refused.
 
     Args:
@@ -302,6 +307,8 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
       config: JSON-able.
       may_change: sections that may differ from before, since nothing was made of them or it is
         redone, and single settings ("section.key") on which nothing that is made depends.
+      redo: section -> what to type after the command to do it and all that follows again, in the
+        order of the stages; for the message.
 
     Raises:
       RunFolderError: the folder belongs to another config; names what differs.
@@ -313,9 +320,11 @@ def claim(run: Path, config: dict[str, Any], may_change: Iterable[str] = ()) -> 
     changed = differences(_without(before, free), _without(config, free))
     if changed:
         shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if changed[4:] else "")
+        sections = {line.split(" ")[0].split(".")[0] for line in changed}
+        remedy = next((said for name, said in (redo or {}).items() if name in sections), "")
         raise RunFolderError(
             f"{run} was written with another config: {shown}. Give another folder with "
-            "--config.run_dir=..., or redo from the first changed stage with --redo STAGE"
+            f"--config.run_dir=...{remedy and f', or add {remedy}'}"
         )
     if not path.exists() or before != config:
         write_json(path, config)

@@ -115,6 +115,12 @@ def test_another_config_is_refused_and_named(tmp_path):
         storage.claim(tmp_path, changed)
     with pytest.raises(RunFolderError):
         storage.claim(tmp_path, changed, may_change={"b.y"})
+    hints = {"a": "--redo first", "b": "--redo second", "c": "--redo third"}
+    with pytest.raises(RunFolderError, match=r"or add --redo second$"):
+        storage.claim(tmp_path, changed, redo=hints)
+    both = {**changed, "a": {"lr": 2, "t": [1, 2]}}
+    with pytest.raises(RunFolderError, match=r"or add --redo first$"):
+        storage.claim(tmp_path, both, redo=hints)
     storage.claim(tmp_path, changed, may_change={"b"})
     assert storage.settled(tmp_path, changed)
 

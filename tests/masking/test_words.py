@@ -67,7 +67,7 @@ def test_a_pipeline_that_knows_penn_tags_alone(nlp, table):
         token.pos_, token.tag_ = "", tag
     doc[1].dep_ = "aux"
     reader = words._Reader(nlp)
-    upos = reader.read(doc)[2]
+    upos = reader.read([doc])[3]
     assert [syntax.UPOS[at] for at in upos] == ["PRON", "AUX", "VERB", "PRON"]
 
 
@@ -120,3 +120,17 @@ def test_the_identity_is_of_the_pipelines_files(nlp, tmp_path):
 def test_a_pipeline_that_is_not_there(name):
     with pytest.raises(ConfigError, match=f"pipeline '{name}'"):
         words.identity(name)
+
+
+def test_what_a_vocabulary_remembers_changes_no_word(nlp, table, monkeypatch):
+    """Frequent words stay, the rest goes with its batch: an empty, a full and a small memory."""
+    monkeypatch.setattr(syntax, "LASTING", 0)
+    forgetful = syntax.load_pipeline()
+    before = len(forgetful.vocab.strings)
+    again = words.annotate(forgetful, TEXTS)
+    assert len(forgetful.vocab.strings) == before, "nothing stayed"
+    with syntax.zone(nlp):
+        assert nlp.vocab.in_memory_zone
+    for name in ("counts", "starts", "ends", "upos", "relation", "heads"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+    assert again.names == table.names
