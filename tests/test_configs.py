@@ -8,11 +8,22 @@ from opengrok_jax import config as config_module
 from opengrok_jax import pipeline
 from opengrok_jax.errors import ConfigError
 
-SPECS = ["demo.py", "demo.py:smoke", "tweeteval.py", "tweeteval.py:smoke", "phi3_mini.py"]
+SPECS = [
+    *("demo.py", "demo.py:smoke", "tweeteval.py", "tweeteval.py:smoke", "phi3_mini.py"),
+    *("study.py", "study.py:tiny"),
+]
+# Grids of `opengrok ablate`, each with a base config that it goes with.
+GRIDS = {
+    "ablation.py": "demo.py",
+    "ablation.py:gold": "tweeteval.py",
+    "ablation.py:smoke": "demo.py:smoke",
+    "study_grid.py": "study.py",
+    "study_grid.py:tiny": "study.py:tiny",
+}
 
 
 def test_every_config_is_listed(repository):
-    assert {s.split(":")[0] for s in SPECS} == {
+    assert {s.split(":")[0] for s in (*SPECS, *GRIDS)} == {
         p.name for p in (repository / "configs").glob("*.py")
     }
 
@@ -30,7 +41,22 @@ def test_a_config_binds_to_every_room(repository, spec):
         config_module.check(stage.section, sections[stage.section], run, given)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", GRIDS)
+def test_a_grid_is_understood_and_plans_trainings_that_bind(repository, spec):
+    from opengrok_jax.ablation import grid, plan
+    from opengrok_jax.training import finetune
+
+    _, sections = pipeline.parts(config_module.load(str(repository / "configs" / GRIDS[spec])))
+    given = config_module.load(str(repository / "configs" / spec)).to_dict()
+    grid.check_keys(given)
+    read = grid.read(sections, **given)
+    planned = plan.trainings(sections, read)
+    assert len(planned) == len(read.cells()) * len(read.sets) * len(read.seeds)
+    for training in planned:
+        inspect.signature(finetune.run).bind(masked_file="", out="", **training.settings)
+
+
+@pytest.mark.parametrize("spec", [*SPECS, *GRIDS])
 def test_a_config_opens_with_command_hardware_and_result(repository, spec):
     text = (repository / "configs" / spec.split(":")[0]).read_text()
     head = text.split('"""')[1]
@@ -39,7 +65,7 @@ def test_a_config_opens_with_command_hardware_and_result(repository, spec):
     assert spec.split(":")[0] in head
 
 
-@pytest.mark.parametrize("spec", sorted({s.split(":")[0] for s in SPECS}))
+@pytest.mark.parametrize("spec", sorted({s.split(":")[0] for s in (*SPECS, *GRIDS)}))
 def test_an_unknown_variant_is_refused(repository, spec):
     with pytest.raises(ConfigError, match="unknown variant 'other'"):
         config_module.load(str(repository / "configs" / spec) + ":other")

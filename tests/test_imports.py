@@ -20,7 +20,7 @@ ROOMS = {
 # What a room of the training side may take from another one; evaluation asks a model behind an API
 # through the teacher, and imports it only there.
 DOORS = {"training": {"model"}, "evaluation": {"model", "teacher"}}
-# and tools/; what to ask next follows from what curation says of answers: refinement knows both;
+# and tools/, ablation/; what to ask next follows from what curation says of answers: refinement knows both;
 # the report shows the masks of the posts that were asked about
 COMPOSERS = {
     "pipeline.py",
@@ -78,7 +78,7 @@ def rooms_in(names: set[str]) -> set[str]:
 def test_rooms_know_no_other_room_but_through_their_doors(repository):
     for path in files(repository):
         room = room_of(path, repository)
-        if room == "tools":
+        if room in ("tools", "ablation"):
             continue
         others = rooms_in(imports(path, module_level=False)) - {room}
         if room:
@@ -139,7 +139,7 @@ def test_scripts_are_doors(repository):
         ]
 
 
-@pytest.mark.parametrize("folder", sorted([*ROOMS, "tools", ""]))
+@pytest.mark.parametrize("folder", sorted([*ROOMS, "ablation", "tools", ""]))
 def test_tests_mirror_the_package(repository, folder):
     tests = repository / "tests" / folder
     named = {p.stem.removeprefix("test_") for p in tests.glob("test_*.py")}

@@ -7,6 +7,7 @@
     batching.py        rows of unequal length as batches that waste little
     label_tree.py      all labels of a question behind one reading of its prompt
     predict.py         our student answers: by the likelihood of each label, and by generation
+    prompt_masks.py    which tokens of a prompt it may attend to, where masks were made
     hf_model.py        any causal model of Hugging Face's does (extra `hf`)
     api_model.py       so does a model behind an API, through the teacher's journal, its cost shown
     systems.py         who is asked, from the config
@@ -22,6 +23,6 @@
     acquired.py, seen.py   what was asked and kept; texts under their mask, token by token
     charts.py, report.py   the page: one self-contained file, and its twin in Markdown
 
-The student is asked without a key mask (rule "none"): at inference there is no response yet whose
-unimportant tokens could be hidden.
+The student is asked without a key mask (rule "none") unless `prompt_masks` says otherwise: at
+inference there is no response yet whose unimportant tokens could be hidden, but its prompt's could.
 """

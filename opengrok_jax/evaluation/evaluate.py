@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from opengrok_jax.evaluation.outcomes import (
     question_id,
 )
 from opengrok_jax.evaluation.predict import KINDS, Student
+from opengrok_jax.evaluation.prompt_masks import PromptMasks
 from opengrok_jax.evaluation.resampling import Resampled
 from opengrok_jax.evaluation.significance import Comparison
 from opengrok_jax.evaluation.spans import tag_names
@@ -51,6 +52,7 @@ from opengrok_jax.evaluation.systems import (
     student_system,
 )
 from opengrok_jax.evaluation.tasks import Item, Task, load_items, make_task
+from opengrok_jax.model.attention import Rule
 from opengrok_jax.records import Example, Message, Score, to_json
 
 ANSWERS, PAID = "answers", "paid"
@@ -96,6 +98,8 @@ def run(
     limit: int = 0,
     max_new_tokens: int = 48,
     batch_size: int = 32,
+    prompt_masks: str = "",
+    rule: str = "none",
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, int]:
@@ -116,6 +120,9 @@ def run(
       limit: posts of each task, 0 for all; chosen as `tasks.load_items` says.
       max_new_tokens: room for a generated answer; a longer one is cut and read as it is.
       batch_size: rows that a model reads at once.
+      prompt_masks: masks of the tasks' prompts, as `opengrok mask-prompts` writes them: the
+        student attends to what they leave; "" = to every token of the prompt.
+      rule: how it reads them, "multiply" or "exclude"; "none" goes with no masks.
       bootstrap: resamples behind each interval.
       seed: of the resampling, and of k-means.
 
@@ -129,6 +136,7 @@ def run(
       TeacherError: a model behind an API stopped answering.
     """
     _check(tasks, predictors, limit, max_new_tokens, batch_size, bootstrap, seed)
+    masks = _masks(prompt_masks, rule)
     made = [make_task(name, settings, data) for name, settings in tasks.items()]
     others = make_systems(systems or {}, default=predictors, batch_size=batch_size, paid=out / PAID)
     loaded = [(task, load_items(task, limit)) for task in made]
@@ -140,7 +148,7 @@ def run(
     ]
     result: dict[str, Any] = {"notes": [], "costs": {}}
     answered: dict[str, list[Answered]] = {q.task.name: [] for q in questions}
-    ours = student_system(student, tokenizer, predictors, batch_size)
+    ours = student_system(student, tokenizer, predictors, batch_size, *masks)
     for system in (ours, *others):
         for name, found in _ask_system(system, questions, out, max_new_tokens, result):
             answered[name].append(found)
@@ -244,10 +252,10 @@ def _predict(
             for i, v in zip(question.items, values, strict=True)
         ]
     lengths = asked.label_tokens(task.spelled) if kind == "likelihood-per-token" else None
-    return [_likeliest(task, i, v, lengths) for i, v in zip(question.items, values, strict=True)]
+    return [likeliest(task, i, v, lengths) for i, v in zip(question.items, values, strict=True)]
 
 
-def _likeliest(
+def likeliest(
     task: Task, item: Item, logs: Sequence[float], lengths: Sequence[int] | None
 ) -> Prediction:
     """The label of the highest score; ties go to the one that comes first in the task's order."""
@@ -462,6 +470,16 @@ def _check(
     for key, size in sizes.items():
         if size < 1:
             raise ConfigError(f"evaluation.{key}={size} must be positive")
+
+
+def _masks(prompt_masks: str, rule: str) -> tuple[PromptMasks | None, Any]:
+    """The masks of the student's prompts, and the rule that reads them."""
+    if rule not in get_args(Rule) or (rule == "none") != (not prompt_masks):
+        raise ConfigError(
+            f"evaluation.rule is {rule!r} and evaluation.prompt_masks {prompt_masks!r}; expected "
+            "'multiply' or 'exclude' with a masked file, or 'none' without one"
+        )
+    return (PromptMasks(Path(prompt_masks)) if prompt_masks else None), rule
 
 
 def _slug(name: str) -> str:

@@ -26,6 +26,7 @@ from opengrok_jax import tokenizer as tokenizers
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation.batching import Batch, plan_batches, waste
 from opengrok_jax.evaluation.label_tree import label_log_probs, label_tree
+from opengrok_jax.evaluation.prompt_masks import PromptMasks
 from opengrok_jax.model.attention import Rule
 from opengrok_jax.model.generate import generate
 from opengrok_jax.model.phi3 import Phi3
@@ -44,12 +45,21 @@ class Student:
 
     Attributes:
       made_of: what its answers depend on, in hashes.
+      prompt_masks, rule: which tokens of a prompt it may attend to, and by which rule, where a
+        call gives no others; None = all.
       wasted: [tokens of padding, all tokens] of the label scoring so far.
     """
 
     def __init__(
-        self, model: Phi3, tokenizer: ChatTokenizer, *, batch_size: int, made_of: Any = ""
-    ):
+        self,
+        model: Phi3,
+        tokenizer: ChatTokenizer,
+        *,
+        batch_size: int,
+        made_of: Any = "",
+        prompt_masks: PromptMasks | None = None,
+        rule: Rule = "none",
+    ) -> None:
         """Raises ConfigError if the tokenizer has more ids than the student has rows."""
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ConfigError(
@@ -57,11 +67,20 @@ class Student:
                 f"{model.config.vocab_size} rows; give the tokenizer this student was trained with"
             )
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        self.made_of = made_of
+        self.made_of, self.prompt_masks = made_of, prompt_masks
+        self.rule: Rule = rule
         self.wasted = [0, 0]
 
     @classmethod
-    def open(cls, folder: Path, tokenizer: str, *, batch_size: int) -> Student:
+    def open(
+        cls,
+        folder: Path,
+        tokenizer: str,
+        *,
+        batch_size: int,
+        prompt_masks: PromptMasks | None = None,
+        rule: Rule = "none",
+    ) -> Student:
         """The student that `student.save_student` wrote, with its tokenizer or another one.
 
         Raises:
@@ -76,7 +95,11 @@ class Student:
             "config": storage.file_sha256(folder / CONFIG),
             "tokenizer": storage.file_sha256(tokenizers.path_of(tokenizer)),
         }
-        return cls(model, opened, batch_size=batch_size, made_of=made_of)
+        masked: Any = {}
+        if prompt_masks is not None:
+            made_of |= {"prompt_masks": prompt_masks.made_of, "rule": rule}
+            masked = {"prompt_masks": prompt_masks, "rule": rule}
+        return cls(model, opened, batch_size=batch_size, made_of=made_of, **masked)
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
         """Tokens of each label, <|end|> included."""
@@ -115,6 +138,7 @@ class Student:
           key_masks: for each prompt the tokens that may be attended to, read by `rule`.
         """
         ids, answers = [self._prompt(prompt) for prompt in prompts], self._answers(labels)
+        key_masks, rule = self._masks(ids, key_masks, rule)
         limit = self.model.config.original_max_position_embeddings
         longest = max(map(len, answers))
         at_the_limit = [
@@ -145,6 +169,7 @@ class Student:
     ) -> None:
         """The greedy answer to every prompt; `record(rows, texts)` per batch, the longest first."""
         ids = [self._prompt(prompt) for prompt in prompts]
+        key_masks, rule = self._masks(ids, key_masks, rule)
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -158,6 +183,12 @@ class Student:
                 batch_size=self.batch_size,
             )
             record(rows, [self.tokenizer.decode(ids).strip() for ids in outputs])
+
+    def _masks(self, ids: Sequence[np.ndarray], key_masks: Masks, rule: Rule) -> tuple[Masks, Rule]:
+        """What the call gave, or else what the student was opened with."""
+        if key_masks is None and self.prompt_masks is not None:
+            return self.prompt_masks.of(ids), self.rule
+        return key_masks, rule
 
     def _prompt(self, prompt: str) -> np.ndarray:
         return self.tokenizer.encode_chat((Message(role="user", content=prompt),)).tokens

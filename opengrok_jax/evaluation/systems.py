@@ -18,6 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation.predict import KINDS, Record, Student
+from opengrok_jax.evaluation.prompt_masks import PromptMasks
+from opengrok_jax.model.attention import Rule
 
 _KEYS = {
     "student": {"kind", "folders", "tokenizer", "predictors"},
@@ -64,13 +66,19 @@ class System:
 
 
 def student_system(
-    folder: Path, tokenizer: str, predictors: Sequence[str], batch_size: int
+    folder: Path,
+    tokenizer: str,
+    predictors: Sequence[str],
+    batch_size: int,
+    prompt_masks: PromptMasks | None = None,
+    rule: Rule = "none",
 ) -> System:
-    """The student of this run."""
+    """The student of this run; with masks it reads of each prompt what `rule` leaves it."""
+    masked: Any = {"prompt_masks": prompt_masks, "rule": rule} if prompt_masks else {}
     return System(
         name="student",
         predictors=tuple(predictors),
-        runs=(lambda: Student.open(folder, tokenizer, batch_size=batch_size),),
+        runs=(lambda: Student.open(folder, tokenizer, batch_size=batch_size, **masked),),
     )
 
 

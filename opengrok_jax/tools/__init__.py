@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opengrok_jax.tools import (
+    ablate,
     convert,
     export,
     generate,
@@ -23,6 +24,7 @@ from opengrok_jax.tools import (
 )
 
 _MODULES = {
+    "ablate": ablate,
     "inspect": inspect,
     "generate": generate,
     "convert": convert,

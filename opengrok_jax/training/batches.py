@@ -17,6 +17,7 @@ from opengrok_jax.training.packing import loss_capacity, pack
 from opengrok_jax.training.redraw import Redraw, example_keys
 
 Normalize = Literal["token", "example"]
+LossWeight = Literal["uniform", "keep_prob"]
 
 
 class Soft(NamedTuple):
@@ -108,6 +109,7 @@ def fill(
     *,
     row_tokens: int,
     normalize: Normalize,
+    loss_by: LossWeight = "uniform",
     soft_file: SoftFile | None = None,
     redraw_keys: UInt32[np.ndarray, "N 2"] | None = None,
     epochs: Sequence[int] = (),
@@ -128,11 +130,21 @@ def fill(
     paper's) the mean over examples of their summed response loss, whatever the packing. Weights
     go by role, never by token id: an end-of-answer token that equals the padding is learnt.
 
+    With `loss_by` "keep_prob" the loss of a token counts as much as it is likely to stay visible,
+    instead of its key being hidden. "token" is then the weighted mean over response tokens; with
+    "example" the divisor stays the number of examples. Of the last example above:
+
+        keep_prob      1 .5 .4 1
+        loss_weight    0 .4 1  0          the token predicted at t is t + 1
+        norm_weight    0 .4 1  0          normalize = "token"
+        norm_weight    0 1  0  0          normalize = "example"
+
     Args:
       rows: indices into `examples` per row; an empty row is all padding.
       examples: of the split; each passed `check_examples`.
       row_tokens: T.
       normalize: "token" or "example".
+      loss_by: "uniform" or "keep_prob".
       soft_file: gives `soft`.
       redraw_keys: of all examples; gives `redraw`.
       epochs: of each row, where there are keys.
@@ -154,8 +166,12 @@ def fill(
             key_mask[b, start:end] = example.key_mask
             bearing = response_positions(example) + start
             targets[b, bearing] = tokens[b, bearing + 1]
-            loss_weight[b, bearing] = 1
-            norm_weight[b, bearing if normalize == "token" else bearing[:1]] = 1
+            counts = 1 if loss_by == "uniform" else example.keep_prob[bearing - start + 1]
+            loss_weight[b, bearing] = counts
+            if normalize == "token":
+                norm_weight[b, bearing] = counts
+            else:
+                norm_weight[b, bearing[:1]] = 1
             if soft and soft_file and (stored := soft_file.rows(example)):
                 soft.ids[b, bearing], soft.logprobs[b, bearing] = stored.ids, stored.logprobs
             if redraw and redraw_keys is not None:
@@ -181,7 +197,7 @@ class Packed:
       examples: of the split; each passed `check_examples`.
       rows: indices of the examples in each row.
       order: (steps, B) rows of each step, -1 = padding.
-      row_tokens, normalize, soft_file, redraw_keys: as in `fill`.
+      row_tokens, normalize, loss_by, soft_file, redraw_keys: as in `fill`.
     """
 
     examples: Sequence[MaskedExample]
@@ -189,6 +205,7 @@ class Packed:
     order: Int32[np.ndarray, "steps B"]
     row_tokens: int
     normalize: Normalize
+    loss_by: LossWeight = "uniform"
     soft_file: SoftFile | None = None
     redraw_keys: UInt32[np.ndarray, "N 2"] | None = None
 
@@ -202,6 +219,7 @@ class Packed:
             self.examples,
             row_tokens=self.row_tokens,
             normalize=self.normalize,
+            loss_by=self.loss_by,
             soft_file=self.soft_file,
             redraw_keys=self.redraw_keys,
             epochs=(seen // len(self.rows)).tolist(),
@@ -233,6 +251,7 @@ def packed(
     *,
     row_tokens: int,
     normalize: Normalize,
+    loss_by: LossWeight = "uniform",
     soft_file: SoftFile | None = None,
     redraw_seed: int | None = None,
 ) -> Packed:
@@ -247,6 +266,7 @@ def packed(
         order=order(len(rows)),
         row_tokens=row_tokens,
         normalize=normalize,
+        loss_by=loss_by,
         soft_file=soft_file,
         redraw_keys=None if redraw_seed is None else example_keys(redraw_seed, examples),
     )

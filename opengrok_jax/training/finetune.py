@@ -63,6 +63,7 @@ def run(
     b2: float = 0.95,
     eps: float = 1e-8,
     normalize: str = "token",
+    loss_weight: str = "uniform",
     eval_every: int,
     patience: int,
     min_improvement: float = 0.0,
@@ -121,6 +122,8 @@ def run(
       eps: added to the root of the second moment.
       normalize: "token" = mean over response tokens; "example" = mean over examples of the summed
         response loss, as in the paper.
+      loss_weight: "uniform" = every response token counts alike; "keep_prob" = as much as it is
+        likely to stay visible, see `batches.fill`: what the mask can be compared with.
       eval_every: updates between evaluations (and one at the end); 0 = never, and the student is
         the last state.
       patience: evaluations without improvement after which the run stops; 0 = never.

@@ -17,7 +17,7 @@ from opengrok_jax.model.lora import TARGETS
 from opengrok_jax.model.phi3 import Remat
 from opengrok_jax.model.sharding import MESH_AXES
 from opengrok_jax.storage import differences
-from opengrok_jax.training.batches import Normalize
+from opengrok_jax.training.batches import LossWeight, Normalize
 from opengrok_jax.training.objective import Objective
 from opengrok_jax.training.optimizer import KEPT_IN_BFLOAT16, Schedule
 
@@ -34,6 +34,7 @@ _CHOICES = {
     "rule": get_args(Rule),
     "draw": DRAWS,
     "normalize": get_args(Normalize),
+    "loss_weight": get_args(LossWeight),
     "schedule": get_args(Schedule),
     "attention": get_args(Implementation),
     "remat": get_args(Remat),

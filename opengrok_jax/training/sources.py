@@ -20,7 +20,7 @@ from opengrok_jax.training.splits import pack_splits, soft_share
 # The settings that say how the data is packed.
 PACKED = (
     *("row_tokens", "rows_per_batch", "microbatches", "epochs", "max_steps"),
-    *("eval_every", "normalize", "seed"),
+    *("eval_every", "normalize", "loss_weight", "seed"),
 )
 
 
@@ -61,7 +61,8 @@ def read_sources(given: Mapping[str, Any], aim: Objective) -> Sources:
     """
     masked_file = Path(given["masked_file"])
     redraws = given["draw"] == "per_epoch"
-    examples, provenance = read_masked(masked_file, ["keep_prob"] if redraws else [])
+    reads = redraws or given["loss_weight"] == "keep_prob"
+    examples, provenance = read_masked(masked_file, ["keep_prob"] if reads else [])
     init = None if given["init"] == settings.SCRATCH else hub.folder_of(given["init"])
     tokenizer = tokenizer_files.handed_over(masked_file, provenance)
     config = settings.model_config(

@@ -15,7 +15,13 @@ from opengrok_jax.errors import DataError
 from opengrok_jax.records import MaskedExample
 from opengrok_jax.soft_file import SoftFile, response_positions
 from opengrok_jax.training import packing
-from opengrok_jax.training.batches import Normalize, Packed, check_examples, packed
+from opengrok_jax.training.batches import (
+    LossWeight,
+    Normalize,
+    Packed,
+    check_examples,
+    packed,
+)
 from opengrok_jax.training.step import place
 
 
@@ -55,6 +61,7 @@ def pack_splits(
     eval_every: int,
     normalize: Normalize,
     seed: int,
+    loss_weight: LossWeight = "uniform",
     soft_file: SoftFile | None = None,
     redraw_seed: int | None = None,
 ) -> tuple[Packed, Packed | None]:
@@ -65,6 +72,8 @@ def pack_splits(
       vocab_size: V of the model.
       row_tokens, rows_per_batch, microbatches, epochs, max_steps, eval_every, normalize, seed: as
         in `finetune.run`; with eval_every 0 there is no validation split.
+      loss_weight: of the train split; the validation loss is that of every token alike, so that
+        runs can be compared.
       soft_file: distributions for the train split.
       redraw_seed: of the masks of the train split, which change with each epoch; None = they stay
         as they are stored. The validation split always does.
@@ -93,6 +102,7 @@ def pack_splits(
         ),
         row_tokens=row_tokens,
         normalize=normalize,
+        loss_by=loss_weight,
         soft_file=soft_file,
         redraw_seed=redraw_seed,
     )

@@ -123,6 +123,7 @@ def packed_row(
         examples,
         row_tokens=row_tokens,
         normalize=training["normalize"],
+        loss_by=training["loss_weight"],
         redraw_keys=redraw.example_keys(reading.provenance(path)["seed"], examples)
         if redrawn
         else None,
