@@ -84,6 +84,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "patience": 0,
             "save_every": 0,
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+            "attention": "dense",  # rows of 256 tokens
+            "unroll": True,
             "seed": 0,
         }
     )

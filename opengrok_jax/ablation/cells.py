@@ -26,6 +26,8 @@ from typing import Any
 
 from opengrok_jax import storage
 from opengrok_jax.ablation import plan
+from opengrok_jax.records import Message
+from opengrok_jax.tokenizer import ChatTokenizer, Encoded
 
 MASKED, ASKED = "masked.parquet", "asked.parquet"
 
@@ -116,7 +118,7 @@ class Bench:
         made = self._trainer.train(
             row["training"], masked_file=mask / MASKED, untrained=row["untrained"]
         )
-        chat: Any = _Remembering(str(mask / "tokenizer"))
+        chat = _tokenizer(mask / "tokenizer")
         figures = {k: v for k, v in made.figures.items() if not k.startswith("seconds")}
         return _Made(
             opened=lambda **how: Student(made.model, chat, **how),
@@ -227,30 +229,30 @@ def _masks(path: Path) -> Any:
     return PromptMasks(path)
 
 
-@lru_cache(maxsize=4)
-def _opened(sha256: str, path: str) -> Any:
-    from opengrok_jax import tokenizer
-
-    return tokenizer.load(path), {}
-
-
-class _Remembering:
+class _Remembering(ChatTokenizer):
     """A tokenizer that encodes a chat once, however many students are asked it."""
 
-    def __init__(self, path: str):
-        sha256 = storage.file_sha256(Path(path) / "tokenizer.json")
-        self._chat, self._known = _opened(sha256, path)
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._known: dict[Any, Encoded] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the tokenizer's own."""
-        return getattr(self._chat, name)
-
-    def encode_chat(self, messages: Any, response: str | None = None) -> Any:
+    def encode_chat(self, messages: tuple[Message, ...], response: str | None = None) -> Encoded:
         """As `ChatTokenizer.encode_chat`."""
         key = (messages, response)
         if key not in self._known:
-            self._known[key] = self._chat.encode_chat(messages, response)
+            self._known[key] = super().encode_chat(messages, response)
         return self._known[key]
+
+
+_tokenizers: dict[str, _Remembering] = {}  # by the hash of the file: every mask has a copy
+
+
+def _tokenizer(folder: Path) -> _Remembering:
+    path = folder / "tokenizer.json"
+    sha256 = storage.file_sha256(path)
+    if sha256 not in _tokenizers:
+        _tokenizers[sha256] = _Remembering(path)
+    return _tokenizers[sha256]
 
 
 def _plain(value: Any) -> Any:

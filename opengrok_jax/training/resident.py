@@ -191,7 +191,8 @@ class _Program:
 
         def create(key: jax.Array) -> Any:
             how: Any = {
-                name: given[name] for name in ("dtype", "remat", "attention", "param_dtype")
+                name: given[name]
+                for name in ("dtype", "remat", "attention", "unroll", "param_dtype")
             }
             return nnx.state(Phi3(config, rngs=nnx.Rngs(key), **how), nnx.Param)
 
