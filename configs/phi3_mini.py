@@ -48,11 +48,15 @@ def get_config(variant: str = "") -> ConfigDict:
             "rights": "",
             "temperature": 0.7,
             "max_tokens": 512,
+            "retry_max_tokens": 0,  # more: what was cut is asked for once more with this limit
             "top_logprobs": 0,
             "concurrency": 32,
             "requests_per_minute": 0,
             "tokens_per_minute": 0,
             "timeout_sec": 900.0,  # shorter ones lose answers that were paid for
+            "max_attempts": 5,
+            "may_fail": 0.0,  # share of prompts that may be left without an answer
+            "max_blocked": 0.1,  # share of the last 200 that a content policy may refuse
             "served_as": (),
             # US dollars as decimals: for a million tokens, and for all of it. A server of your own
             # has no prices and needs no cap.

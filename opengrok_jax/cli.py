@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ def _main(arguments: list[str]) -> int:
     only = "" if flags.verb == "run" else flags.verb
     pipeline.run(config, only=only, redo=flags.redo, dry_run=flags.dry_run)
     if not flags.dry_run:
-        _what_next(flags.verb, flags.config, folder)
+        _what_next(flags.verb, [flags.config, *rest], folder)
     return 0
 
 
@@ -135,10 +136,10 @@ def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.Argu
     return verb
 
 
-def _what_next(verb: str, spec: str, folder: Path) -> None:
-    """Points to the page, or to the verb that follows."""
+def _what_next(verb: str, spec: list[str], folder: Path) -> None:
+    """Points to the page, or to the verb that follows, with the same config and overrides."""
     if verb in ("run", "report"):
         say(f"report: {folder / 'report' / 'report.html'}")
     else:
         following = pipeline.VERBS[pipeline.VERBS.index(verb) + 1]
-        say(f"next: opengrok {following} --config {spec}")
+        say(f"next: opengrok {following} --config {shlex.join(spec)}")

@@ -377,7 +377,8 @@ def _tell_collect(folder: Path, teacher: dict[str, Any]) -> None:
     from opengrok_jax.teacher.estimate import outlook
 
     say(
-        f"collect would ask a {teacher.get('kind', '')} teacher {teacher.get('model', '')}".rstrip()
+        f"collect would ask: teacher.kind {teacher.get('kind', '')!r} "
+        f"{teacher.get('model', '')}".rstrip()
     )
     prompts = folder / "prompts" / "prompts.jsonl"
     if teacher.get("kind") != "api":

@@ -152,7 +152,7 @@ def test_a_dry_run_leaves_no_trace(config, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     said = capsys.readouterr().err
     assert "plan-prompts: would decide what to ask" in said
-    assert "collect would ask a recorded teacher" in said
+    assert "collect would ask: teacher.kind 'recorded'" in said
 
 
 def test_a_dry_run_reckons_what_a_teacher_costs(config, capsys):

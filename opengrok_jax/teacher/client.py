@@ -18,7 +18,7 @@ with needs_extra("acquire"):
     import httpx
 
 CONNECT_SEC = 30.0
-KEPT_HEADERS = ("retry-after", "x-request-id", "date")
+KEPT_HEADERS = ("retry-after", "x-request-id", "date", "location")
 MAX_REPLY_BYTES = 16 * 2**20  # an answer has a few thousand; more is an endpoint gone wrong
 
 

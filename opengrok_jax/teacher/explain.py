@@ -42,6 +42,8 @@ def stopped(
     outcome = stop.outcome
     assert outcome is not None
     what = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
+    if outcome.detail.startswith(outcome.reason):
+        what = outcome.detail
     said = f"{teacher.endpoint} stopped the collection ({what})"
     if stop.cause is Cause.PRICE:
         return (

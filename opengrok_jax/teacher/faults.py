@@ -53,6 +53,9 @@ def read(status: int, told: Any, reply: Reply) -> Outcome:
       reply: the whole of it.
     """
     detail = _words(told) or plain.text(reply.body[: 4 * _DETAIL].decode("utf-8", "replace"))
+    if 300 <= status < 400:
+        # Not followed: the key would go along, and the answers would be of another address.
+        detail = f"it redirects to {reply.headers.get('location', 'nowhere')}"
     wait = _wait(reply)
     kind = _kind(status, detail.lower().replace("’", "'"), wait)
     waits = kind in (Kind.RATE_LIMITED, Kind.OVERLOADED, Kind.TRANSIENT)

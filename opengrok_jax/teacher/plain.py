@@ -11,9 +11,18 @@ from opengrok_jax.teacher.outcome import Usage
 
 
 def value(raw: bytes) -> Any:
-    """The JSON value in `raw`; None where there is none."""
+    """The JSON value in `raw`; None where there is none.
+
+    Some servers cut a character in two where an answer ends: what was paid for is read all the
+    same, with U+FFFD in its place.
+    """
     try:
         return json.loads(raw)
+    except UnicodeDecodeError:
+        try:
+            return json.loads(raw.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
     except (ValueError, RecursionError):
         return None
 

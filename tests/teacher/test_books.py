@@ -38,6 +38,7 @@ def test_each_request_stands_in_one_place_and_the_money_adds_up(tmp_path):
         journal.intend(todo[6], need)  # written ahead only
         journal.write()
         found = books.read(tmp_path)
+        assert found is not None
         assert (found.ok, found.blocked, found.failed, found.orphaned) == (2, 1, 1, 1)
         assert (found.under_way, found.pending, found.planned) == (1, 2, 8)
         assert found.requests == 8

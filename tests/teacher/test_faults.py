@@ -146,3 +146,9 @@ def test_no_reply_whatsoever_raises_and_all_text_fits_a_file(status, body):
     read = outcome(status, body)
     assert (read.kind is Kind.OK) == (read.answer is not None)
     (read.detail + read.reason + (read.answer.text if read.answer else "")).encode()
+
+
+def test_a_redirect_says_where_to():
+    found = outcome(307, b"", location="https://new.example/v1/chat/completions")
+    assert found.kind is Kind.FATAL
+    assert found.detail == "it redirects to https://new.example/v1/chat/completions"

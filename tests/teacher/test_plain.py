@@ -62,3 +62,10 @@ def test_what_is_no_json():
     assert plain.value(b"3") == 3
     assert plain.section({"a": {"b": 1}}, "a") == {"b": 1}
     assert plain.section([1], "a") == plain.section({"a": 3}, "a") == {}
+
+
+def test_a_character_cut_in_two_does_not_lose_the_answer():
+    body = completion("fish and chips").replace(b"chips", b"chi\xf0\x9f")
+    assert answer_in(body).text == "fish and chi\ufffd"
+    assert plain.value(b"\xff\xfe\xfd") is None
+    assert plain.value(b'"\xff' + b"[" * 100_000) is None
