@@ -21,6 +21,7 @@ from opengrok_jax.records import Finding, Prompt, Response
 
 ECHO_WORDS = 8  # shorter answers may well stand in the prompt: a label does
 ECHO_DOUBT = 0.9  # of the line
+HUMAN_SOURCES = frozenset(("labelled",))  # whose answers no machine wrote
 
 
 def presence(prompt: Prompt, response: Response, settings: Settings) -> Look:
@@ -58,8 +59,10 @@ def echo(prompt: Prompt, response: Response, settings: Settings) -> Look | None:
     prompt       the cat sat on the mat .  what now
     response         cat sat on the mat    twice
     triples         (cat sat on) (sat on the) (on the mat) (the mat twice)    3 of 4 echo
+
+    What people gave as the answer may well stand there: names are to be copied.
     """
-    if len(words(response.text)) < ECHO_WORDS:
+    if len(words(response.text)) < ECHO_WORDS or response.source in HUMAN_SOURCES:
         return None
     said = triples(response.text)
     turns = [m.content for m in prompt.messages]

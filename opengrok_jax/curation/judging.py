@@ -19,7 +19,7 @@ import numpy as np
 
 from opengrok_jax import records
 from opengrok_jax.curation import balance, pii
-from opengrok_jax.curation.checks import judge
+from opengrok_jax.curation.checks import HUMAN_SOURCES, judge
 from opengrok_jax.curation.duplicates import sketch
 from opengrok_jax.curation.looks import FINAL, Settings
 from opengrok_jax.records import Prompt, Provenance, Response, Verdict
@@ -32,7 +32,6 @@ TOLD = tuple(
         f.name for f in dataclasses.fields(Provenance)
     )
 )  # what a reply tells of its making
-HUMAN_SOURCES = frozenset(("labelled",))  # whose answers no machine wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +133,13 @@ def one(prompt: Prompt, response: Response, how: How) -> Judged:
         rules=how.rules,
         synthetic=response.source not in HUMAN_SOURCES,
     )
+    # Labels that people gave are alike on purpose, long ones too: none repeats another.
+    told = "" if response.source in HUMAN_SOURCES else response.text
     return Judged(
         verdict=verdict,
         response=response,
         provenance=provenance,
-        sketch=sketch(prompt.cell.intent, response.text),
+        sketch=sketch(prompt.cell.intent, told),
         marks=balance.marks(prompt, response),
     )
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from opengrok_jax.evaluation.spans import tag_names
+from opengrok_jax.errors import ConfigError
+from opengrok_jax.evaluation.spans import tag_names, tagged_names
 from opengrok_jax.evaluation.tasks import Answer, Entity, Item, Task
 
 # Around a label: white space, quotes, and the emphasis that chat models put on it.
@@ -74,6 +75,25 @@ def read_answer(task: Task, item: Item, answer: str) -> Answer | None:
     if entities is None or task.kind == "entities":
         return entities
     return tag_names(item.tokens, entities)[0]
+
+
+def write_answer(task: Task, item: Item) -> str:
+    """The gold answer in the words that are asked for: what `read_answer` reads as gold again.
+
+    Of several summaries the first; of tags each name once, so that names that stand there twice,
+    once tagged and once not, come back tagged twice. A cluster has no words.
+    """
+    word = dict(zip(task.labels, task.spelled, strict=True))
+    if task.kind == "label":
+        return word[str(item.gold)]
+    if task.kind == "labels":
+        return "; ".join(word[label] for label in item.gold) or "none"
+    if task.kind == "summary":
+        return str(item.gold[0])
+    if task.kind == "clusters":
+        raise ConfigError(f"task {task.name!r} has clusters for gold, which nobody can answer with")
+    pairs = item.gold if task.kind == "entities" else tagged_names(item.tokens, item.gold)
+    return "\n".join(f"{kind}: {name}" for kind, name in pairs) or "none"
 
 
 def parse_label(answer: str, labels: tuple[str, ...]) -> str | None:

@@ -34,6 +34,16 @@ def spans_of(tags: Sequence[str]) -> tuple[Span, ...]:
     return tuple(found)
 
 
+def tagged_names(tokens: Sequence[str], tags: Sequence[str]) -> tuple[Entity, ...]:
+    """The distinct (type, name) pairs that tags mark, in order: what `tag_names` tags again.
+
+    tokens    Ada  met  Ada  Lovelace  's  cat
+    tags       B    O    B      I       O    O      (person, Ada) (person, Ada Lovelace)
+    """
+    names = ((s.kind, " ".join(tokens[s.start : s.stop])) for s in spans_of(tags))
+    return tuple(dict.fromkeys(names))
+
+
 def tag_names(
     tokens: Sequence[str], entities: Sequence[Entity]
 ) -> tuple[tuple[str, ...], tuple[Entity, ...]]:

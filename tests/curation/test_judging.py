@@ -46,6 +46,19 @@ def test_provenance_says_who_wrote_it():
     assert not one(to, response(FINE, source="labelled"), HOW).provenance.synthetic
 
 
+def test_what_people_gave_as_the_answer_repeats_nothing():
+    """Names are copied out of the post, and lists of labels are alike on purpose."""
+    post = "Ada Lovelace met Charles Babbage at the Royal Society in Old London Town today"
+    to = prompt(f"Who? {post}")
+    machine = one(to, response(post, to), HOW)
+    people = one(to, response(post, to, source="labelled"), HOW)
+    assert machine.verdict.reason == "echo"
+    assert people.verdict.keep
+    assert "echo" not in people.verdict.scores
+    assert len(machine.sketch)
+    assert not len(people.sketch)
+
+
 def test_handles_may_stay():
     _, said, found = masked(prompt(), response("@ann says hi to a@b.co"), handles=False)
     assert (said.text, found) == ("@ann says hi to [EMAIL]", {"email": 1})

@@ -4,13 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation import answers
 from opengrok_jax.evaluation.answers import (
     parse_entities,
     parse_label,
     parse_labels,
     parse_topic,
+    read_answer,
+    write_answer,
 )
+from opengrok_jax.evaluation.tasks import BUNDLED, PUBLISHED, Item, known
 
 LABELS = ("negative", "neutral", "positive")
 TYPES = ("person", "location", "work")
@@ -195,3 +199,34 @@ def test_no_answer_breaks_a_parser(answer: str) -> None:
     assert parse_label(answer, TOPICS) in (None, *TOPICS)
     parse_entities(answer, TYPES)
     parse_topic(answer)
+
+
+def item(gold, tokens: tuple[str, ...] = ()) -> Item:
+    return Item(id="1", text=" ".join(tokens) or "x", gold=gold, tokens=tokens)
+
+
+@pytest.mark.parametrize("name", [*BUNDLED, *PUBLISHED])
+def test_gold_in_words_reads_as_gold_again(name: str) -> None:
+    task = known(name)
+    assert task is not None
+    golds = {
+        "label": [item(label) for label in task.labels],
+        "labels": [item(()), item(task.labels), item(task.labels[2:4])],
+        "entities": [item(()), item(tuple((kind, f"A: {kind}") for kind in task.types))],
+        "tags": [
+            item(("O",), ("none",)),
+            item(
+                (*(f"B-{kind}" for kind in task.types), "O", f"B-{(*task.types, 'x')[0]}"),
+                (*(f"Na:me{n}" for n in range(len(task.types))), "and", "Ada"),
+            ),
+        ],
+        "summary": [item(("A customer\nwaits.", "Another."))],
+    }  # fmt: skip
+    if task.kind == "clusters":
+        with pytest.raises(ConfigError, match="nobody can answer"):
+            write_answer(task, item("5"))
+        return
+    for one in golds[task.kind]:
+        said = write_answer(task, one)
+        read = read_answer(task, one, said)
+        assert read == (one.gold[0] if task.kind == "summary" else one.gold), said

@@ -6,14 +6,9 @@ type beside it, as T-NER reports them.
 
 from __future__ import annotations
 
-from opengrok_jax.evaluation.tasks import Hub, Row, Task
+from opengrok_jax.evaluation.tasks import Hub, Task, tags_by_number
 
 TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")  # as the hub numbers them
-
-
-def read(row: Row) -> Row:
-    """The hub's row, its tags numbered."""
-    return {"tokens": row["tokens"], "tags": [TAGS[n] for n in row["ner_tags"]]}
 
 
 TASK = Task(
@@ -29,7 +24,7 @@ TASK = Task(
     hub=Hub(
         path="GateNLP/broad_twitter_corpus",
         parts={"broad-twitter-corpus": {}},
-        read=read,
+        read=tags_by_number(TAGS),
         revision="refs/convert/parquet",
     ),
 )

@@ -1,14 +1,15 @@
-"""Which of TweetEval's four emotions does a post express? Scored as there: macro F1."""
+"""Which of TweetEval's four emotions does a post express? Asked and scored as there: macro F1."""
 
 from __future__ import annotations
 
-from opengrok_jax.evaluation.tasks import ASSETS, Task
+from dataclasses import replace
 
-TASK = Task(
+from opengrok_jax.evaluation.tasks import ASSETS, tweeteval_emotion
+
+TASK = replace(
+    tweeteval_emotion.TASK,
     name="emotion",
-    instruction="Which emotion does this post express: anger, joy, optimism or sadness? "
-    "Answer with one word.\n\nPost: {post}",
-    labels=("anger", "joy", "optimism", "sadness"),
-    metric="macro_f1",
     file=ASSETS / "emotion.jsonl",
+    local="",
+    hub=None,
 )

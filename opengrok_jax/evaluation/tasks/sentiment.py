@@ -1,14 +1,15 @@
-"""Is a post negative, neutral or positive? Scored as TweetEval does: macro-averaged recall."""
+"""Is a post negative, neutral or positive? Asked and scored as in TweetEval: macro recall."""
 
 from __future__ import annotations
 
-from opengrok_jax.evaluation.tasks import ASSETS, Task
+from dataclasses import replace
 
-TASK = Task(
+from opengrok_jax.evaluation.tasks import ASSETS, tweeteval_sentiment
+
+TASK = replace(
+    tweeteval_sentiment.TASK,
     name="sentiment",
-    instruction="Classify the sentiment of this post as negative, neutral or positive. "
-    "Answer with one word.\n\nPost: {post}",
-    labels=("negative", "neutral", "positive"),
-    metric="macro_recall",
     file=ASSETS / "sentiment.jsonl",
+    local="",
+    hub=None,
 )

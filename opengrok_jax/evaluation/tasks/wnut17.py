@@ -8,16 +8,11 @@ Ritter's 2011 tweets and of WNUT16's dev set: neither tests a system that has re
 
 from __future__ import annotations
 
-from opengrok_jax.evaluation.tasks import Hub, Row, Task
+from opengrok_jax.evaluation.tasks import Hub, Task, tags_by_number
 
 TYPES = ("person", "location", "group", "corporation", "product", "creative-work")
 # The numbers of `ner_tags` on the hub.
 TAGS = ("O", *(f"{b}-{kind}" for kind in sorted(TYPES) for b in "BI"))
-
-
-def read(row: Row) -> Row:
-    """The hub's row, its tags numbered."""
-    return {"tokens": row["tokens"], "tags": [TAGS[n] for n in row["ner_tags"]]}
 
 
 TASK = Task(
@@ -32,7 +27,7 @@ TASK = Task(
     hub=Hub(
         path="leondz/wnut_17",
         parts={"wnut_17": {}},
-        read=read,
+        read=tags_by_number(TAGS),
         revision="refs/convert/parquet",
     ),
 )
