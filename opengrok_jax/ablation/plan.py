@@ -40,11 +40,17 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """One masked file: data and a masking section; `asked`: test prompts are masked with it."""
+    """One masked file: data and a masking section.
+
+    Attributes:
+      asked: test prompts are masked with it, too.
+      probabilities: a training reads keep_prob, and not the mask alone.
+    """
 
     data: Data
     masking: Mapping[str, Any]
     asked: bool
+    probabilities: bool
 
     @property
     def id(self) -> str:
@@ -102,6 +108,7 @@ def trainings(base: Mapping[str, Any], grid: Grid) -> list[Training]:
                 data=_data(name, cell, sections),
                 masking=masking_of(cell, sections["masking"]),
                 asked=cell.inference_mask,
+                probabilities=cell.draw == "per_epoch" or cell.loss_weight == "keep_prob",
             )
             for seed in grid.seeds:
                 settings = _settings(cell, sections["training"], seed)
@@ -111,7 +118,7 @@ def trainings(base: Mapping[str, Any], grid: Grid) -> list[Training]:
     trained = {t.set: t.mask for t in reversed(result) if t.cell.data != "none"}
     result = [
         # It learns nothing; it needs to know tokens and sizes, and any data do for that.
-        replace(t, mask=replace(trained[t.set], asked=False))
+        replace(t, mask=replace(trained[t.set], asked=False, probabilities=False))
         if t.cell.data == "none" and t.set in trained
         else t
         for t in result
@@ -124,12 +131,15 @@ def trainings(base: Mapping[str, Any], grid: Grid) -> list[Training]:
 
 
 def masks(planned: list[Training]) -> list[Mask]:
-    """The distinct masks; one that any cell needs at inference is `asked`."""
+    """The distinct masks, each with all that any cell wants of it."""
     found: dict[str, Mask] = {}
-    for training in planned:
-        before = found.get(training.mask.id)
-        if before is None or (training.mask.asked and not before.asked):
-            found[training.mask.id] = training.mask
+    for mask in (training.mask for training in planned):
+        before = found.get(mask.id, mask)
+        found[mask.id] = replace(
+            mask,
+            asked=mask.asked or before.asked,
+            probabilities=mask.probabilities or before.probabilities,
+        )
     return list(found.values())
 
 

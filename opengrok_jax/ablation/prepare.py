@@ -165,7 +165,8 @@ def draw(mask: Mask, data: Path, workdir: Path, asked: Sequence[Any]) -> Path:
     from opengrok_jax.masking import build, prompts
 
     out = workdir / "masks" / mask.id
-    if not (out / "done.json").exists():
+    done = storage.read_json(out / "done.json") if (out / "done.json").exists() else None
+    if done is None or (mask.probabilities and not done["probabilities"]):
         ours = workdir / "data" / mask.data.id / "annotated"
         logprobs = data / "refinement" / "logprobs.jsonl"
         build.run(
@@ -183,14 +184,23 @@ def draw(mask: Mask, data: Path, workdir: Path, asked: Sequence[Any]) -> Path:
                     shutil.copytree(source, out / name)
                 elif source.exists():
                     shutil.copyfile(source, out / name)
-        corpus = storage.read_json(out / "corpus.json")
-        storage.write_json(out / "done.json", {"keep_rate": corpus["keep_rate"]})
+        slim(out / MASKED, probabilities=mask.probabilities)
+        rate = storage.read_json(out / "corpus.json")["keep_rate"]
+        done = {"keep_rate": rate, "probabilities": mask.probabilities}
+        storage.write_json(out / "done.json", done)
     if mask.asked and not (out / ASKED / storage.MANIFEST).exists():
         file = tasks_file(workdir, mask.data.set).with_suffix(".prompts.jsonl")
         prompts.run(masking=out, prompts_file=file, out=out / ASKED)
     return out
 
 
-def keep_rate(workdir: Path, mask: str) -> float | None:
-    """The share of the maskable tokens of a mask that stay visible."""
-    return storage.read_json(workdir / "masks" / mask / "done.json")["keep_rate"]
+def slim(path: Path, *, probabilities: bool) -> None:
+    """Leaves in a masked file what a training reads, so that the folder travels light.
+
+    The factors (and keep_prob, unless it is read) become NaN, which takes no room. They can be
+    looked at where they were annotated.
+    """
+    from opengrok_jax import masked_file
+
+    rows, provenance = masked_file.read_masked(path, ["keep_prob"] if probabilities else [])
+    masked_file.write_masked(path, rows, provenance)

@@ -24,6 +24,11 @@ def test_what_can_be_shared_is_shared(sections):
     masks = plan.masks(planned)
     assert len(masks) == 2  # the config's and the random one
     assert [mask.asked for mask in masks].count(True) == 1
+    assert not any(mask.probabilities for mask in masks)
+    more = {**cells, "weighed": {"rule": "none", "loss_weight": "keep_prob"}}
+    again = plan.masks(plan.trainings(sections, read(sections, more)))
+    assert [mask.probabilities for mask in again].count(True) == 1
+    assert {mask.id for mask in again} == {mask.id for mask in masks}
     # The student that is asked in two ways is one.
     assert len({t.student for t in planned}) == 15
     together = [t.student for t in planned]

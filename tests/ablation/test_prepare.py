@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from opengrok_jax import storage
@@ -14,6 +15,9 @@ def test_everything_a_training_needs_stands_in_the_folder(finished):
     rows, made_of = read_masked(workdir / "masks" / mask / "masked.parquet")
     assert made_of["target_keep_rate"] == 0.85
     assert len(rows) == 28
+    assert np.isnan(rows[0].tfidf).all()  # of no use to a training, so not there
+    assert np.isnan(rows[0].keep_prob).all()
+    assert not rows[0].key_mask.all()
     asked, _ = read_masked(workdir / "masks" / mask / "asked.parquet")
     assert len(asked) == 12
     (data,) = told["data"]
@@ -42,3 +46,31 @@ def test_a_task_that_likelihood_cannot_answer_is_refused(sections, grid_config, 
     given["sets"] = {"names": {"evaluation": {"tasks": {"entities": {}}}}}
     with pytest.raises(ConfigError, match="task 'entities' is of kind 'entities'"):
         prepare.write_tasks(tmp_path, "names", sections, grid.read(sections, **given))
+
+
+def test_slim_keeps_what_a_training_reads(tmp_path):
+    from opengrok_jax.masked_file import write_masked
+    from opengrok_jax.records import MaskedExample
+
+    rng = np.random.default_rng(0)
+    some = {n: rng.random(5).astype(np.float32) for n in ("tfidf", "pos", "dep", "random")}
+    example = MaskedExample(
+        id="a",
+        split="train",
+        tokens=np.arange(5, dtype=np.int32),
+        roles=np.array([0, 1, 1, 2, 2], np.int8),
+        keep_prob=rng.random(5).astype(np.float32),
+        key_mask=np.array([1, 0, 1, 1, 1], bool),
+        **some,
+    )
+    for probabilities in (True, False):
+        write_masked(tmp_path / "m", [example], {"vocab_size": 9})
+        prepare.slim(tmp_path / "m", probabilities=probabilities)
+        (found,), provenance = read_masked(tmp_path / "m")
+        assert provenance == {"vocab_size": 9}
+        for name in ("tokens", "roles", "key_mask"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(example, name))
+        assert np.isnan(found.tfidf).all()
+        assert np.isnan(found.keep_prob).all() != probabilities
+        if probabilities:
+            np.testing.assert_array_equal(found.keep_prob, example.keep_prob)
