@@ -242,7 +242,7 @@ class Provenance:
     Attributes:
       request_key, endpoint, model_asked, fingerprint, temperature, max_tokens, cost_ticks,
         received_at, prompt_tokens, completion_tokens: as in `Response`.
-      template: as in `Prompt`.
+      template, techniques: as in `Prompt`.
       rules: hash of the curation's rules.
       decided_by: "human" where a person accepted or edited it.
       reviewer: that person; "" elsewhere.
@@ -261,6 +261,7 @@ class Provenance:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     template: str = ""
+    techniques: tuple[str, ...] = ()
     rules: str = ""
     decided_by: Literal["rules", "human"] = "rules"
     reviewer: str = ""

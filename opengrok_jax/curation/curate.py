@@ -207,7 +207,8 @@ def _first_pass(
     """Judges every pair and writes it to the spool."""
     answers, rejected = Answers(), 0
     with track("curate", total=total, unit="answers") as advance:
-        for row in judging.judged(pairs, how, workers or judging.workers_for(total)):
+        for unedited in judging.judged(pairs, how, workers or judging.workers_for(total)):
+            row = people.judged(unedited, how)
             verdict = row.verdict
             decision = people.on(verdict.prompt_id, verdict.body_sha)
             if keeps(verdict.findings, decision):

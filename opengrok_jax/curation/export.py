@@ -6,8 +6,10 @@
                                             manifest.json                 sizes and hashes, last
 
 A row has the chat with its answer in `messages`, and beside it all that is known of its making:
-source, endpoint, models asked and served, parameters, cost, time, rights, `synthetic`. What was not
-told is null. The same run exports the same bytes. Reviewers' names are not exported.
+source, endpoint, models asked and served, parameters, cost, time, rights, `synthetic`; template and
+techniques of its prompt, and of a prompt of the refinement the parent, the operator and the round
+that it came from. What was not told is null. The same run exports the same bytes. Reviewers' names
+are not exported.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -34,9 +36,10 @@ BATCH = 1024  # rows in a row group
 TEXTS = (
     "id", "split", "label", "source", "endpoint", "model_asked", "model_served", "fingerprint",
     "rights", "received_at", "request_key", "template", "rules", "decided_by", "original",
+    "parent", "operator",
     *(field.name for field in dataclasses.fields(Cell)),
 )  # fmt: skip
-NUMBERS = ("max_tokens", "cost_ticks", "prompt_tokens", "completion_tokens")
+NUMBERS = ("max_tokens", "cost_ticks", "prompt_tokens", "completion_tokens", "round")
 
 
 def run(*, run_dir: Path, out: Path, title: str = "", licence: str = "") -> dict:
@@ -66,7 +69,7 @@ def run(*, run_dir: Path, out: Path, title: str = "", licence: str = "") -> dict
         if said := rights.objection(source):
             raise DataError(f"nothing was exported: {said}")
     _clear(out)
-    counts = _write_rows(_examples(kept), out)
+    counts = _write_rows(_examples(kept), _lineage(run_dir / "refinement" / "lineage.jsonl"), out)
     facts = card.gather(run_dir, sources)
     text = card.render(facts, title=title or run_dir.resolve().name, licence=licence)
     storage.write_text(out / CARD, text)
@@ -115,8 +118,17 @@ def _clear(out: Path) -> None:
             storage.clear_partial(out)
 
 
-def row(example: Example) -> dict[str, Any]:
-    """An example as one flat row."""
+def _lineage(path: Path) -> dict[str, dict[str, Any]]:
+    """Prompt id -> parent, operator, round; empty where nothing was refined."""
+    if not path.exists():
+        return {}
+    names = ("parent", "operator", "round")
+    return {row["child"]: {n: row[n] for n in names} for row in storage.read_jsonl(path)}
+
+
+def row(example: Example, made_of: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An example as one flat row; `made_of` as `_lineage` has it of its prompt."""
+    lineage = made_of or {}
     made = example.provenance
     answer = records.Message(role="assistant", content=example.response)
     when = datetime.fromtimestamp(made.received_at, UTC).isoformat(timespec="seconds")
@@ -142,16 +154,23 @@ def row(example: Example) -> dict[str, Any]:
         "received_at": when if made.received_at else None,
         **{n: getattr(made, n) for n in ("request_key", "template", "rules", "decided_by")},
         "original": made.original,
+        "techniques": list(made.techniques),
+        "parent": lineage.get("parent") or None,
+        "operator": lineage.get("operator", "plan"),
+        "round": lineage.get("round", 0),
     }
 
 
-def _write_rows(examples: Iterator[Example], out: Path) -> Counter[str]:
+def _write_rows(
+    examples: Iterator[Example], lineage: Mapping[str, Mapping[str, Any]], out: Path
+) -> Counter[str]:
     import pyarrow as pa
     from pyarrow import parquet
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     kinds = {
-        "messages": pa.list_(message), "posts": pa.list_(pa.string()), "synthetic": pa.bool_(),
+        "messages": pa.list_(message), "synthetic": pa.bool_(),
+        **dict.fromkeys(("posts", "techniques"), pa.list_(pa.string())),
         "temperature": pa.float64(), **dict.fromkeys(NUMBERS, pa.int64()),
         **dict.fromkeys(TEXTS, pa.string()),
     }  # fmt: skip
@@ -173,7 +192,7 @@ def _write_rows(examples: Iterator[Example], out: Path) -> Counter[str]:
                 waiting[split].clear()
 
         for example in examples:
-            plain = row(example)
+            plain = row(example, lineage.get(example.id))
             split = example.split
             lines[split].write(json.dumps(plain, ensure_ascii=False).encode() + b"\n")
             waiting[split].append(plain)

@@ -130,6 +130,7 @@ def one(prompt: Prompt, response: Response, how: How) -> Judged:
     provenance = Provenance(
         **{name: getattr(response, name) for name in TOLD},
         template=prompt.template,
+        techniques=prompt.techniques,
         rules=how.rules,
         synthetic=response.source not in HUMAN_SOURCES,
     )

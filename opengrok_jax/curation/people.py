@@ -4,7 +4,9 @@ decision    on an answer that ...                                      becomes
 reject      anything                                                   rejected, "human"
 accept      rules keep, or reject for what a person may overrule       kept
 accept      rules reject for good (empty, cut, a near-duplicate, ...)  stays rejected
-edit        as accept                                                  kept with the new text
+edit        anything; the new text is judged by the same rules         kept with the new text
+edit        ... which rejects it for good, or for what the old one     rejected
+            had not and nobody has overruled
 any         has another text by now                                    stale: ignored, counted
 """
 
@@ -12,11 +14,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
-from opengrok_jax.curation import pii
+from opengrok_jax.curation import judging, pii
+from opengrok_jax.curation.judging import How, Judged
 from opengrok_jax.curation.looks import FINAL, SHOWN, Reason
 from opengrok_jax.curation.review_decisions import outcomes
-from opengrok_jax.records import Decision, Finding
+from opengrok_jax.records import Decision, Finding, Prompt
+
+EDITED = "edited "
 
 
 class People:
@@ -40,6 +46,41 @@ class People:
         """Decisions on answers that were not asked for by `on`."""
         return len(self._outcomes) - len(self._met)
 
+    def judged(self, row: Judged, how: How) -> Judged:
+        """The row; where a person edited the answer, with what the rules say of the new text.
+
+        The verdict keeps the old text, which the decision is about. A fault that the old one had
+        not gets `EDITED` before the name of its check.
+        """
+        old = row.verdict
+        decision = self.on(old.prompt_id, old.body_sha)
+        if decision is None or decision.decision != "edit":
+            return row
+        prompt = Prompt(
+            id=old.prompt_id,
+            messages=old.messages,
+            cell=old.cell,
+            template=row.provenance.template,
+            posts=old.posts,
+            label=old.label,
+        )
+        # Who edited it made it whole.
+        response = replace(row.response, text=self.edited(decision), finish_reason="stop")
+        new = judging.one(prompt, response, how)
+        overruled = {finding.reason for finding in old.findings}
+        findings = tuple(
+            replace(f, check=EDITED + f.check) if f.certain and f.reason not in overruled else f
+            for f in new.verdict.findings
+        )
+        verdict = replace(
+            old,
+            findings=findings,
+            scores=new.verdict.scores,
+            **{n: getattr(new.verdict, n) for n in ("keep", "reason", "check", "detail")},
+            **{n: getattr(new.verdict, n) for n in ("flagged", "uncertain")},
+        )
+        return replace(row, verdict=verdict, sketch=new.sketch, marks=new.marks)
+
     def edited(self, decision: Decision) -> str:
         """The new text of an edit, personal data masked as everywhere."""
         return pii.mask(decision.edited, self._mask_handles)[0]
@@ -50,7 +91,8 @@ def keeps(findings: Iterable[Finding], decision: Decision | None) -> bool:
     certain = [finding for finding in findings if finding.certain]
     if decision is None:
         return not certain
-    return decision.decision != "reject" and not any(f.reason in FINAL for f in certain)
+    final = any(f.reason in FINAL or f.check.startswith(EDITED) for f in certain)
+    return decision.decision != "reject" and not final
 
 
 def effect(findings: Iterable[Finding], decision: Decision) -> str:

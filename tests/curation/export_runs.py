@@ -20,9 +20,14 @@ TEXTS = [
 ]
 
 
-def run_folder(folder: Path, texts: Sequence[str] = TEXTS, **more: Any) -> Path:
+def run_folder(
+    folder: Path,
+    texts: Sequence[str] = TEXTS,
+    techniques: tuple[str, ...] = (),
+    **more: Any,
+) -> Path:
     """The folder after collect and curate; `more` are fields of every answer."""
-    prompts = [prompt(f"Question {n}") for n in range(len(texts))]
+    prompts = [prompt(f"Question {n}", techniques=techniques) for n in range(len(texts))]
     answers = [response(t, p, **more) for t, p in zip(texts, prompts, strict=True)]
     collected(folder, prompts, answers)
     curated(folder)

@@ -45,6 +45,19 @@ def test_a_row_carries_all_that_is_known(tmp_path):
     assert "hunter2" not in "".join(p.read_text(errors="replace") for p in out.iterdir())
 
 
+def test_a_row_says_what_its_prompt_was_made_of(tmp_path):
+    run = run_folder(tmp_path / "run", techniques=("steps-cause",))
+    ids = [row["id"] for row in storage.read_jsonl(run / "curation" / "kept.jsonl")]
+    line = {"child": ids[1], "parent": ids[0], "operator": "tone", "round": 3, "cost": 7}
+    storage.write_jsonl(run / "refinement" / "lineage.jsonl", [line])
+    export.run(run_dir=run, out=tmp_path / "out")
+    every = {r["id"]: r for split in ("train", "valid") for r in rows(tmp_path / "out", split)}
+    told = [[every[i][n] for n in ("parent", "operator", "round")] for i in ids[:3]]
+    assert told == [[None, "plan", 0], [ids[0], "tone", 3], [None, "plan", 0]]
+    assert every[ids[1]]["techniques"] == ["steps-cause"]
+    assert every[ids[1]]["template"] == "t"
+
+
 def test_what_was_not_told_is_null(tmp_path):
     _, out = exported(tmp_path)
     row = rows(out, "train")[0]

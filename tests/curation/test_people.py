@@ -1,7 +1,14 @@
 import pytest
 
+from opengrok_jax.curation.judging import How, one
+from opengrok_jax.curation.looks import Settings
 from opengrok_jax.curation.people import People, effect, keeps, why
 from opengrok_jax.records import Decision, Finding, body_sha
+from tests.curation.curation_rows import prompt, response
+
+HOW = How(settings=Settings(), mask_handles=True, rules="r")
+GOOD = "The free buses please nearly everybody, though two posts ask who pays."
+REFUSAL = "I'm sorry, but I can't help with it."
 
 
 def finding(reason, certain=True):
@@ -53,3 +60,32 @@ def test_a_rejection_says_who_and_why():
     found = why(decided("reject", reason="false", note="nobody said so"))
     assert (found.reason, found.check, found.certain) == ("human", "review", True)
     assert found.detail == "ann says false: nobody said so"
+
+
+@pytest.mark.parametrize(
+    ("before", "finish", "edited", "kept", "reason"),
+    [
+        (GOOD, "stop", GOOD.replace("free", "new"), True, ""),
+        (REFUSAL, "stop", GOOD, True, ""),
+        (GOOD[:40], "length", GOOD, True, ""),  # a person wrote the end of it
+        (GOOD, "stop", "Ok.", False, "too_short"),
+        (GOOD, "stop", REFUSAL, False, "refusal"),  # a fault that nobody has overruled
+        (REFUSAL, "stop", REFUSAL.replace("it", "that"), True, "refusal"),  # seen and overruled
+    ],
+)
+def test_an_edited_text_is_judged_by_the_same_rules(before, finish, edited, kept, reason):
+    asked = prompt("What do people say about the buses?")
+    row = one(asked, response(before, asked, finish_reason=finish), HOW)
+    said = decided("edit", before, edited=edited, prompt_id=asked.id)
+    found = People([said], True).judged(row, HOW)
+    assert keeps(found.verdict.findings, said) == kept
+    assert [f.reason for f in found.verdict.findings if f.certain] == ([reason] if reason else [])
+    assert (found.verdict.response, found.verdict.body_sha) == (before, body_sha(before))
+    assert found.sketch.tolist() == one(asked, response(edited, asked), HOW).sketch.tolist()
+
+
+def test_an_answer_that_was_not_edited_is_left_alone():
+    asked = prompt("What do people say about the buses?")
+    row = one(asked, response(GOOD, asked), HOW)
+    for said in ([], [decided("accept", GOOD, prompt_id=asked.id)], [decided("edit", edited="x")]):
+        assert People(said, True).judged(row, HOW) is row
