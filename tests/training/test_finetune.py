@@ -216,7 +216,7 @@ def test_adapters_learn_and_end_up_in_the_student(with_adapters, adapted, exampl
     model, config = load_student(out / "student")
     found = mean_token_loss(model, [e for e in examples if e.split == "valid"])
     assert found == pytest.approx(summary["best_valid_loss"], rel=1e-5)
-    given = {"normalize": "token"} | with_adapters
+    given = {"normalize": "token", "loss_weight": "uniform"} | with_adapters
     train, _ = pack_splits(
         examples,
         masked_file=given["masked_file"],
