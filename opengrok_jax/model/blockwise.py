@@ -41,7 +41,7 @@ class Tiles(NamedTuple):
 
 
 CPU_TILES = Tiles(block=64, rows=1)  # the fastest of 32, 64, 128, 256; see scripts/bench
-WIDE_TILES = Tiles(block=256, rows=0)  # for accelerators; not measured on one yet
+WIDE_TILES = Tiles(block=256, rows=0)  # for accelerators; measured in docs/benchmarks.md
 
 
 class _Plan(NamedTuple):
