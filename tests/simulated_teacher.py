@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from opengrok_jax.prompts import plan
 from opengrok_jax.prompts.genome import Repertoire
 from opengrok_jax.records import Message, Prompt, Response
-from opengrok_jax.teacher import simulated
+from opengrok_jax.teacher.simulator import answers as simulated
 
 
 def planned(count: int, seed: int = 0) -> list[Prompt]:

@@ -13,7 +13,7 @@ from opengrok_jax import refine, storage
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.records import Prompt, Response
 from opengrok_jax.teacher.simulator import simulating
-from opengrok_jax.teacher.simulator_acts import Act
+from opengrok_jax.teacher.simulator.acts import Act
 from tests.simulated_teacher import answers, planned, served
 
 

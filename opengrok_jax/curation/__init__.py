@@ -11,10 +11,7 @@
     rules          one hash over all that decides
     people         what people's decisions do to a verdict
     curate         `run`: responses.jsonl -> verdicts, kept and rejected rows, balance
-    review         people look: `review_queue` which answers, `review_session` one reviewer at work,
-                   `review_server` and `review_page.*` the page, `review_decisions` the file that
-                   only grows, `review_exchange`, `_csv` and `_label_studio` other programs' files,
-                   `review_agreement` kappa, `review_bound` what may be said of the rest
+    review/        people look at answers, and what they decide
     card           the data card
     export         `run`: kept.jsonl -> train and valid as JSONL and Parquet, manifest, card
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax import diversity, records, storage
-from opengrok_jax.curation import review, review_agreement, review_bound, review_decisions
+from opengrok_jax.curation.review import agreement, bound, decision_log, verbs
 from opengrok_jax.records import Cell, Example
 from opengrok_jax.rights import TERMS, Source, bare
 
@@ -99,24 +99,24 @@ def _counts(folder: Path) -> dict[str, Any]:
 
 def _review(run_dir: Path) -> list[str]:
     """What people decided and how far it can be trusted, without their names."""
-    decisions = review_decisions.read(run_dir / review.DECISIONS)
+    decisions = decision_log.read(run_dir / verbs.DECISIONS)
     if not decisions:
         return []
-    rows = review.verdicts(run_dir)
+    rows = verbs.verdicts(run_dir)
     there = {(row.prompt_id, row.body_sha) for row in rows}
-    settled = review_decisions.outcomes(decisions)
+    settled = decision_log.outcomes(decisions)
     said = Counter(d.decision for key, d in settled.items() if key in there)
     people = len({decision.reviewer for decision in decisions})
     lines = [
         f"{said['accept']} answers accepted, {said['edit']} edited and {said['reject']} rejected "
         f"by {people} {'person' if people == 1 else 'people'}."
     ]
-    for found in review_agreement.agreements(decisions):
+    for found in agreement.agreements(decisions):
         who = "One person's two looks" if found.first == found.second else "Two people"
         kappa = "not defined" if found.kappa is None else f"{found.kappa:.2f}"
         lines.append(f"{who} agreed on {found.same} of {found.rows} answers (kappa {kappa}).")
-    drawn = review.drawn_for(run_dir, decisions, {})
-    lines.append(review_bound.statement(review.audited(rows, decisions, drawn)))
+    drawn = verbs.drawn_for(run_dir, decisions, {})
+    lines.append(bound.statement(verbs.audited(rows, decisions, drawn)))
     return lines
 
 

@@ -26,11 +26,12 @@ from typing import IO, Any
 import numpy as np
 
 from opengrok_jax import records, rights, storage
-from opengrok_jax.curation import balance, contamination, judging, language, review_decisions, rules
+from opengrok_jax.curation import balance, contamination, judging, language, rules
 from opengrok_jax.curation.duplicates import near_duplicates
 from opengrok_jax.curation.judging import How, Judged
 from opengrok_jax.curation.looks import FINAL, Reason, Settings
 from opengrok_jax.curation.people import People, effect, keeps, why
+from opengrok_jax.curation.review import decision_log
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.progress import track
 from opengrok_jax.records import Decision, Finding, Prompt, Response, Split
@@ -109,7 +110,7 @@ def run(
         ),
     )
     prompts = {prompt.id: prompt for prompt in storage.read_records(prompts_file, Prompt)}
-    people = People(review_decisions.read(decisions_file) if decisions_file else [], mask_handles)
+    people = People(decision_log.read(decisions_file) if decisions_file else [], mask_handles)
     with _spool(out) as spool:
         answers = _first_pass(
             _pairs(prompts, responses_file),

@@ -19,7 +19,7 @@ from dataclasses import replace
 from opengrok_jax.curation import judging, pii
 from opengrok_jax.curation.judging import How, Judged
 from opengrok_jax.curation.looks import FINAL, SHOWN, Reason
-from opengrok_jax.curation.review_decisions import outcomes
+from opengrok_jax.curation.review.decision_log import outcomes
 from opengrok_jax.records import Decision, Finding, Prompt
 
 EDITED = "edited "

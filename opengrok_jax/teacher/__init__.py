@@ -12,8 +12,7 @@
     answers      recorded answers and gold labels, in the place of the client
     collect      `run`: prompts.jsonl -> journal.sqlite, responses.jsonl; settings, asking, export
                  and explain are its parts
-    simulator    an endpoint on 127.0.0.1 with faults, limits, prices and books of its own:
-                 simulator_endpoint, _acts, _ledger, _wire; simulated: what it says
+    simulator/   an endpoint on 127.0.0.1 with faults, limits, prices and books of its own
 
 Needs the extra `acquire` (httpx, httptools).
 """

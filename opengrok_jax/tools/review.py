@@ -63,7 +63,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     page = _given(flags, "reviewer", "port")
     _check(flags, draw, page)
     with needs_extra("acquire"):
-        from opengrok_jax.curation import review
+        from opengrok_jax.curation.review import verbs as review
     if flags.export:
         count = review.export(run=folder, file=flags.export, draw=draw)
         say(f"review: {count} rows in {flags.export}")

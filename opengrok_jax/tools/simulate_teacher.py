@@ -56,8 +56,8 @@ def add(verbs: Any, epilog: str) -> None:
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
     """Serves until SIGINT or SIGTERM."""
     from opengrok_jax.teacher import money, simulator
-    from opengrok_jax.teacher.simulator_acts import ACTS
-    from opengrok_jax.teacher.simulator_endpoint import Settings, Teacher
+    from opengrok_jax.teacher.simulator.acts import ACTS
+    from opengrok_jax.teacher.simulator.endpoint import Settings, Teacher
 
     if rest:
         raise ConfigError(f"{rest[0]!r} is not understood; see opengrok simulate-teacher --help")

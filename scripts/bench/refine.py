@@ -211,7 +211,7 @@ _answers: dict[tuple[str, int], Any] = {}
 def answer(prompt: Any, seed: int) -> Any:
     """The simulated teacher's answer, with what it costs; a token is four bytes."""
     from opengrok_jax.records import Response
-    from opengrok_jax.teacher import simulated
+    from opengrok_jax.teacher.simulator import answers as simulated
 
     if found := _answers.get((prompt.id, seed)):
         return found

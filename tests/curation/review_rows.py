@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opengrok_jax import records
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation import review_queue
-from opengrok_jax.curation.review_queue import Draw
-from opengrok_jax.curation.review_server import Server
-from opengrok_jax.curation.review_session import Session
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review import queueing
+from opengrok_jax.curation.review.queueing import Draw
+from opengrok_jax.curation.review.server import Server
+from opengrok_jax.curation.review.session import Session
 from opengrok_jax.records import Cell, Decision, Finding, Message, Verdict, body_sha
 
 
@@ -67,8 +67,8 @@ def served(
     """A server in this process, as `review.serve` makes it."""
     draw = draw or Draw()
     with decisions.opened(run) as log:
-        parts = review_queue.strata(rows, draw)
-        queue = review_queue.queue(parts, draw)
+        parts = queueing.strata(rows, draw)
+        queue = queueing.queue(parts, draw)
         session = Session(queue, log, reviewer, decisions.read(log.path))
         with Server(session) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.02,))

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -126,7 +127,11 @@ def test_the_datasets_library_reads_it_offline(tmp_path):
 
 
 def test_xai_without_an_agreement_is_refused_before_anything_is_written(tmp_path):
-    grok = {"source": "api", "endpoint": "https://api.x.ai/v1", "model_served": "grok-4.7"}
+    grok: dict[str, Any] = {
+        "source": "api",
+        "endpoint": "https://api.x.ai/v1",
+        "model_served": "grok-4.7",
+    }
     run = run_folder(tmp_path / "run", **grok, rights="agreement: order form 17")
     kept = run / "curation" / "kept.jsonl"
     storage.write_jsonl(

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from opengrok_jax.curation import review
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation.review_queue import Draw
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review import verbs as review
+from opengrok_jax.curation.review.queueing import Draw
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.records import Finding
 from tests.curation.review_rows import decision, verdict, write_run

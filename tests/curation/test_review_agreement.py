@@ -1,6 +1,6 @@
 import pytest
 
-from opengrok_jax.curation.review_agreement import agreements, kappa
+from opengrok_jax.curation.review.agreement import agreements, kappa
 from tests.curation.review_rows import decision
 
 

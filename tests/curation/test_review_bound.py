@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opengrok_jax.curation.review_bound import Audit, audit, statement, wilson_upper
+from opengrok_jax.curation.review.bound import Audit, audit, statement, wilson_upper
 from opengrok_jax.records import body_sha
 from tests.curation.review_rows import decision
 

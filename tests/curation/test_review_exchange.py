@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation import review_exchange
-from opengrok_jax.curation.review_exchange import COLUMNS, take, write
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review import exchange
+from opengrok_jax.curation.review.exchange import COLUMNS, take, write
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.records import to_json
 from tests.curation.review_rows import decision, verdict
@@ -245,4 +245,4 @@ def test_a_file_does_not_part_the_audit_from_the_doubtful(tmp_path):
 
 
 def test_the_columns_are_the_decisions_own():
-    assert set(review_exchange.DECISION) < set(COLUMNS)
+    assert set(exchange.DECISION) < set(COLUMNS)

@@ -3,9 +3,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation.review_exchange import take, write
-from opengrok_jax.curation.review_label_studio import labelling
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review.exchange import take, write
+from opengrok_jax.curation.review.label_studio import labelling
 from opengrok_jax.errors import DataError
 from tests.curation.review_rows import decision, verdict
 

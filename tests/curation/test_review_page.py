@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation.review_queue import Draw
-from opengrok_jax.curation.review_server import page as page_text
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review.queueing import Draw
+from opengrok_jax.curation.review.server import page as page_text
 from opengrok_jax.records import Message
 from tests.curation.review_rows import served, verdict
 

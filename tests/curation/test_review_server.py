@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation.review_queue import Draw
-from opengrok_jax.curation.review_server import LARGEST_BODY, page
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review.queueing import Draw
+from opengrok_jax.curation.review.server import LARGEST_BODY, page
 from tests.curation.review_rows import served, verdict
 
 ALL = Draw(uncertain=1.0, audit=0.0, repeat=0.0)

@@ -3,10 +3,10 @@ import threading
 
 import pytest
 
-from opengrok_jax.curation import review_decisions as decisions
-from opengrok_jax.curation import review_queue
-from opengrok_jax.curation.review_queue import Draw
-from opengrok_jax.curation.review_session import Session, Stale, _shown
+from opengrok_jax.curation.review import decision_log as decisions
+from opengrok_jax.curation.review import queueing
+from opengrok_jax.curation.review.queueing import Draw
+from opengrok_jax.curation.review.session import Session, Stale, _shown
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Finding, Message
 from tests.curation.review_rows import decision, verdict
@@ -15,7 +15,7 @@ ALL = Draw(uncertain=1.0, audit=0.0, repeat=0.0)
 
 
 def session(log, rows, draw=ALL, reviewer="ann"):
-    queue = review_queue.queue(review_queue.strata(rows, draw), draw)
+    queue = queueing.queue(queueing.strata(rows, draw), draw)
     return Session(queue, log, reviewer, decisions.read(log.path))
 
 
@@ -253,7 +253,7 @@ def test_nothing_told_parts_the_audit_or_the_second_look_from_the_rest(log):
     ]
     given += [verdict(f"k{n}", f"plain {n}") for n in range(180)]
     draw = Draw(uncertain=0.1, audit=0.1, repeat=0.2)
-    parts = review_queue.strata(given, draw)
+    parts = queueing.strata(given, draw)
     audit = {row.response for row in parts.sample}
     assert len(audit) == 20
     s = session(log, given, draw)

@@ -15,7 +15,7 @@ from opengrok_jax.teacher.client import Client, Oversized, endpoint, read
 from opengrok_jax.teacher.outcome import Kind
 from opengrok_jax.teacher.secret import MASK, Secret
 from opengrok_jax.teacher.simulator import simulating
-from opengrok_jax.teacher.simulator_acts import Act
+from opengrok_jax.teacher.simulator.acts import Act
 from tests.teacher.questions import completion, requests
 
 KEY = "sk-test-0123456789abcdef"

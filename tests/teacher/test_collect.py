@@ -18,7 +18,7 @@ from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherE
 from opengrok_jax.records import Likely, Logprobs, Response
 from opengrok_jax.teacher import collect, money, settings
 from opengrok_jax.teacher.simulator import Teacher, simulating
-from opengrok_jax.teacher.simulator_acts import Act
+from opengrok_jax.teacher.simulator.acts import Act
 from tests.teacher.questions import completion, number_of, prompts
 
 KEY = "sk-test-0123456789abcdef"

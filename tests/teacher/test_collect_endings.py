@@ -7,7 +7,7 @@ from opengrok_jax.errors import TeacherError
 from opengrok_jax.records import Response
 from opengrok_jax.teacher import collect
 from opengrok_jax.teacher.simulator import simulating
-from opengrok_jax.teacher.simulator_acts import Act
+from opengrok_jax.teacher.simulator.acts import Act
 from tests.teacher.questions import number_of, prompts
 
 BLOCKED = Act(status=403, body=b'{"error": "Content violates usage guidelines"}')

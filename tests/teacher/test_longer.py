@@ -5,7 +5,7 @@ from opengrok_jax.errors import ConfigError, TeacherError
 from opengrok_jax.records import Response
 from opengrok_jax.teacher import collect, money
 from opengrok_jax.teacher.simulator import simulating
-from opengrok_jax.teacher.simulator_acts import Act
+from opengrok_jax.teacher.simulator.acts import Act
 from tests.teacher.questions import completion, number_of, prompts
 
 

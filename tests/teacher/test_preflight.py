@@ -9,7 +9,7 @@ from opengrok_jax.teacher.outcome import Answer, Kind, Outcome, Usage
 from opengrok_jax.teacher.preflight import Found
 from opengrok_jax.teacher.secret import Secret
 from opengrok_jax.teacher.simulator import simulating
-from opengrok_jax.teacher.simulator_endpoint import Teacher as Simulated
+from opengrok_jax.teacher.simulator.endpoint import Teacher as Simulated
 from tests.teacher.questions import ASKING
 
 PRICES = money.prices(input="2", output="6")

@@ -17,7 +17,7 @@ from opengrok_jax.teacher.rules import Cause, Patience, Rules
 from opengrok_jax.teacher.secret import Secret
 from opengrok_jax.teacher.sending import Sending
 from opengrok_jax.teacher.simulator import simulating
-from opengrok_jax.teacher.simulator_acts import Act
+from opengrok_jax.teacher.simulator.acts import Act
 from tests.teacher.questions import ASKING, completion, number_of, prompts, requests
 
 QUICK = Patience(attempts=3, first_wait_sec=0.01, longest_wait_sec=0.05)

@@ -5,9 +5,9 @@ import pytest
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.outcome import Kind, Reply
-from opengrok_jax.teacher.simulator_acts import ACTS, checked, rule_for
-from opengrok_jax.teacher.simulator_endpoint import Settings, Teacher
-from opengrok_jax.teacher.simulator_wire import Question
+from opengrok_jax.teacher.simulator.acts import ACTS, checked, rule_for
+from opengrok_jax.teacher.simulator.endpoint import Settings, Teacher
+from opengrok_jax.teacher.simulator.wire import Question
 from tests.teacher.questions import requests
 
 MEANT = {

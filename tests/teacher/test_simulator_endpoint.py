@@ -3,7 +3,7 @@ import json
 import pytest
 
 from opengrok_jax.teacher import money
-from opengrok_jax.teacher.simulator_endpoint import Settings, Teacher
+from opengrok_jax.teacher.simulator.endpoint import Settings, Teacher
 from tests.teacher.questions import requests
 
 BODIES = [r.body for r in requests(40)]

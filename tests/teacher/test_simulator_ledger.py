@@ -1,4 +1,4 @@
-from opengrok_jax.teacher.simulator_ledger import Bill, Bucket, Ledger
+from opengrok_jax.teacher.simulator.ledger import Bill, Bucket, Ledger
 
 
 def test_the_books_are_whole_numbers_by_key():

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from opengrok_jax.teacher import money, simulator_wire, wire
+from opengrok_jax.teacher import money, wire
 from opengrok_jax.teacher.outcome import Reply
-from opengrok_jax.teacher.simulator_wire import Question
+from opengrok_jax.teacher.simulator import wire as simulator_wire
+from opengrok_jax.teacher.simulator.wire import Question
 from tests.teacher.questions import ASKING, prompts
 
 PRICES = money.prices(input="2", output="6")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from opengrok_jax import cli
-from opengrok_jax.curation import review_decisions as decisions
+from opengrok_jax.curation.review import decision_log as decisions
 from opengrok_jax.records import Decision
 from tests.command import opengrok
 from tests.curation.review_rows import decision, verdict, write_run

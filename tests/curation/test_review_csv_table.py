@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opengrok_jax.curation.review_csv import cell, read, table, text_of
+from opengrok_jax.curation.review.csv_table import cell, read, table, text_of
 from opengrok_jax.errors import DataError
 
 

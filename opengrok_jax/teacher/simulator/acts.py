@@ -21,8 +21,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opengrok_jax.errors import ConfigError
-from opengrok_jax.teacher.simulator_ledger import Bill
-from opengrok_jax.teacher.simulator_wire import Made, Question
+from opengrok_jax.teacher.simulator.ledger import Bill
+from opengrok_jax.teacher.simulator.wire import Made, Question
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opengrok_jax.curation.review_queue import SPACING, Draw, findings, kept, key, queue, strata
+from opengrok_jax.curation.review.queueing import SPACING, Draw, findings, kept, key, queue, strata
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.records import Finding
 from tests.curation.review_rows import verdict

@@ -16,24 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax import storage
-from opengrok_jax.curation import (
-    review_agreement,
-    review_bound,
-    review_decisions,
-    review_exchange,
-    review_queue,
-)
-from opengrok_jax.curation.review_bound import Audit
-from opengrok_jax.curation.review_queue import Draw
-from opengrok_jax.curation.review_server import Server
-from opengrok_jax.curation.review_session import Session
+from opengrok_jax.curation.review import agreement, bound, decision_log, exchange, queueing
+from opengrok_jax.curation.review.bound import Audit
+from opengrok_jax.curation.review.queueing import Draw
+from opengrok_jax.curation.review.server import Server
+from opengrok_jax.curation.review.session import Session
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.progress import say
 from opengrok_jax.records import Decision, Verdict
 
 VERDICTS = Path("curation") / "verdicts.jsonl"
-DRAW = Path(review_decisions.FOLDER) / "draw.json"
-DECISIONS = Path(review_decisions.FOLDER) / review_decisions.FILE
+DRAW = Path(decision_log.FOLDER) / "draw.json"
+DECISIONS = Path(decision_log.FOLDER) / decision_log.FILE
 
 
 def serve(
@@ -69,7 +63,7 @@ def serving(*, run: Path, reviewer: str, port: int = 0, draw: dict[str, Any]) ->
       run: the run folder.
       reviewer: whose decisions these are.
       port: 0 takes any that is free.
-      draw: fields of `review_queue.Draw` that shall differ from before.
+      draw: fields of `queueing.Draw` that shall differ from before.
 
     Raises:
       ConfigError: the reviewer's name, the draw or the port cannot be used.
@@ -78,14 +72,14 @@ def serving(*, run: Path, reviewer: str, port: int = 0, draw: dict[str, Any]) ->
     """
     _check_name(reviewer)
     rows = verdicts(run)
-    with review_decisions.opened(run) as log:
+    with decision_log.opened(run) as log:
         if log.torn:
             say(f"review: cut off {log.torn} bytes of a decision that was never confirmed")
-        earlier = review_decisions.read(log.path)
+        earlier = decision_log.read(log.path)
         drawn = drawn_for(run, earlier, draw)
         storage.write_json(run / DRAW, dataclasses.asdict(drawn))
-        others = review_decisions.outcomes(d for d in earlier if d.reviewer != reviewer)
-        queue = review_queue.queue(review_queue.strata(rows, drawn), drawn, others)
+        others = decision_log.outcomes(d for d in earlier if d.reviewer != reviewer)
+        queue = queueing.queue(queueing.strata(rows, drawn), drawn, others)
         session = Session(queue, log, reviewer, earlier)
         try:
             server = Server(session, port)
@@ -113,21 +107,19 @@ def export(*, run: Path, file: Path, draw: dict[str, Any] | None = None) -> int:
     """
     rows = verdicts(run)
     if draw:
-        with review_decisions.opened(run) as log:
-            drawn = drawn_for(run, review_decisions.read(log.path), draw)
+        with decision_log.opened(run) as log:
+            drawn = drawn_for(run, decision_log.read(log.path), draw)
             storage.write_json(run / DRAW, dataclasses.asdict(drawn))
-    decisions = review_decisions.read(run / DECISIONS)
-    parts = review_queue.strata(rows, drawn_for(run, decisions, {}))
-    listed = {review_queue.key(r) for r in (*parts.flagged, *parts.uncertain, *parts.sample)}
-    listed |= set(review_decisions.outcomes(decisions))
+    decisions = decision_log.read(run / DECISIONS)
+    parts = queueing.strata(rows, drawn_for(run, decisions, {}))
+    listed = {queueing.key(r) for r in (*parts.flagged, *parts.uncertain, *parts.sample)}
+    listed |= set(decision_log.outcomes(decisions))
     # In the order of the answers, which tells nothing of why a row is there.
-    return review_exchange.write(
-        file, [row for row in rows if review_queue.key(row) in listed], decisions
-    )
+    return exchange.write(file, [row for row in rows if queueing.key(row) in listed], decisions)
 
 
-def import_(*, run: Path, file: Path) -> review_exchange.Taken:
-    """Takes in the decisions of a file; see `review_exchange.take`.
+def import_(*, run: Path, file: Path) -> exchange.Taken:
+    """Takes in the decisions of a file; see `exchange.take`.
 
     Raises:
       ConfigError: the file's ending names no format.
@@ -135,8 +127,8 @@ def import_(*, run: Path, file: Path) -> review_exchange.Taken:
       RunFolderError: another process reviews this run.
     """
     rows = verdicts(run)
-    with review_decisions.opened(run) as log:
-        return review_exchange.take(file, rows, log, review_decisions.read(log.path))
+    with decision_log.opened(run) as log:
+        return exchange.take(file, rows, log, decision_log.read(log.path))
 
 
 # ---- what is known ----------------------------------------------------------------------------
@@ -180,12 +172,12 @@ def drawn_for(run: Path, decisions: Sequence[Decision], changes: dict[str, Any])
 
 
 def audited(rows: Iterable[Verdict], decisions: Iterable[Decision], drawn: Draw) -> Audit:
-    """What the hidden audit says of the rows that nobody looked at; see `review_bound`."""
-    parts = review_queue.strata(list(rows), drawn)
-    return review_bound.audit(
-        sample=[review_queue.key(row) for row in parts.sample],
-        rest=[review_queue.key(row) for row in parts.rest],
-        marked=[review_queue.key(row) for row in parts.uncertain],
+    """What the hidden audit says of the rows that nobody looked at; see `bound`."""
+    parts = queueing.strata(list(rows), drawn)
+    return bound.audit(
+        sample=[queueing.key(row) for row in parts.sample],
+        rest=[queueing.key(row) for row in parts.rest],
+        marked=[queueing.key(row) for row in parts.uncertain],
         decisions=decisions,
     )
 
@@ -196,9 +188,9 @@ def summary(run: Path) -> list[str]:
     Raises:
       DataError: there are no verdicts, or a file is malformed.
     """
-    rows, decisions = verdicts(run), review_decisions.read(run / DECISIONS)
-    settled = review_decisions.outcomes(decisions)
-    there = {review_queue.key(row) for row in rows}
+    rows, decisions = verdicts(run), decision_log.read(run / DECISIONS)
+    settled = decision_log.outcomes(decisions)
+    there = {queueing.key(row) for row in rows}
     said = [d.decision for key, d in settled.items() if key in there]
     stale = len(settled) - len(said)
     lines = [
@@ -206,18 +198,18 @@ def summary(run: Path) -> list[str]:
         f"{said.count('reject')} rejected"
         + (f"; {stale} on answers that changed since" if stale else "")
     ]
-    for found in review_agreement.agreements(decisions):
+    for found in agreement.agreements(decisions):
         who = found.first if found.first != found.second else f"{found.first}, second look"
         other = f" and {found.second}" if found.first != found.second else ""
         kappa = "not defined" if found.kappa is None else f"{found.kappa:.2f}"
         lines.append(f"{who}{other}: {found.same} of {found.rows} the same, kappa {kappa}")
-    lines.append(review_bound.statement(audited(rows, decisions, drawn_for(run, decisions, {}))))
+    lines.append(bound.statement(audited(rows, decisions, drawn_for(run, decisions, {}))))
     return lines
 
 
 def _check_name(reviewer: str) -> None:
     try:
-        review_decisions.check(
+        decision_log.check(
             Decision(prompt_id="", body_sha="", reviewer=reviewer, decision="skip", at="")
         )
     except DataError as error:

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from opengrok_jax.teacher.simulator_acts import Act
-from opengrok_jax.teacher.simulator_endpoint import Script, Settings, Teacher
+from opengrok_jax.teacher.simulator.acts import Act
+from opengrok_jax.teacher.simulator.endpoint import Script, Settings, Teacher
 
 MOST_BYTES = 2**24  # of a request
 _APIS = {"/v1/chat/completions": "chat", "/v1/responses": "responses"}

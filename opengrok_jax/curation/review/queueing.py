@@ -21,7 +21,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from opengrok_jax.curation.review_decisions import Body
+from opengrok_jax.curation.review.decision_log import Body
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.records import Finding, Verdict
 

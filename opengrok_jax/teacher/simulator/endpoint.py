@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opengrok_jax.teacher import plain, simulator_wire
+from opengrok_jax.teacher import plain
 from opengrok_jax.teacher.money import Prices
-from opengrok_jax.teacher.simulator_acts import ACTS, Act, Context, checked, rule_for
-from opengrok_jax.teacher.simulator_ledger import Bucket, Ledger
-from opengrok_jax.teacher.simulator_wire import Made, Question
+from opengrok_jax.teacher.simulator import wire
+from opengrok_jax.teacher.simulator.acts import ACTS, Act, Context, checked, rule_for
+from opengrok_jax.teacher.simulator.ledger import Bucket, Ledger
+from opengrok_jax.teacher.simulator.wire import Made, Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class Settings:
       requests_per_minute, tokens_per_minute, at_once: limits; 0 is none. Beyond them comes a 429.
       retry_after: whether that 429 says when to come again.
       credit_ticks: once so much is billed, every request is a 429 for money; -1 is endless.
-      plan: faults, see `simulator_acts`.
-      text: what every answer says; "" lets `simulated` answer.
+      plan: faults, see `acts`.
+      text: what every answer says; "" lets `answers` answer.
     """
 
     models: tuple[str, ...] = ("tiny-teacher",)
@@ -79,9 +80,9 @@ class Teacher:
         if not self._allowed(headers):
             return 401, {"error": {"message": "Incorrect API key provided", "code": "bad_key"}}
         if path == "/v1/models":
-            return 200, simulator_wire.models(settings.models)
+            return 200, wire.models(settings.models)
         if settings.xai and path == "/v1/language-models":
-            return 200, simulator_wire.language_models(settings.models, settings.prices)
+            return 200, wire.language_models(settings.models, settings.prices)
         if settings.xai and path == "/v1/api-key":
             return 200, {"api_key_blocked": False, "api_key_disabled": False, "team_blocked": False}
         return 404, {"error": {"message": f"there is nothing at {path}", "code": "not_found"}}
@@ -124,12 +125,10 @@ class Teacher:
 
         def answer() -> Made:
             text = settings.text or None
-            return simulator_wire.made(
-                question, prices=settings.prices, seed=settings.seed, text=text
-            )
+            return wire.made(question, prices=settings.prices, seed=settings.seed, text=text)
 
         def encode(made: Made, logprobs: bool = settings.logprobs) -> bytes:
-            return simulator_wire.encoded(
+            return wire.encoded(
                 question,
                 made,
                 tells_cost=settings.xai,
@@ -168,7 +167,7 @@ class Teacher:
         elif settings.requests_per_minute:
             wait = self._requests.wait(1, now)
         if not wait and settings.tokens_per_minute:
-            asked = sum(simulator_wire.tokens(m.content) for m in question.messages)
+            asked = sum(wire.tokens(m.content) for m in question.messages)
             wait = self._tokens.wait(asked + min(question.max_tokens, 512), now)
         if not wait:
             return None

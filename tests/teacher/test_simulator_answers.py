@@ -3,8 +3,8 @@ from collections import Counter
 import pytest
 
 from opengrok_jax.records import Message
-from opengrok_jax.teacher import simulated
-from opengrok_jax.teacher.simulated import answer, mood, understand
+from opengrok_jax.teacher.simulator import answers as simulated
+from opengrok_jax.teacher.simulator.answers import answer, mood, understand
 
 POSTS = (
     "1. [X] Aldermoor buses are 20 minutes late again\n"

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from opengrok_jax.curation.review_decisions import CHOICES, REASONS
+from opengrok_jax.curation.review.decision_log import CHOICES, REASONS
 from opengrok_jax.errors import DataError
 
 DATA = ("prompt_id", "body_sha", "prompt", "answer", "why")
 
 
 def tasks(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A task for each answer; `rows` as `review_exchange` makes them."""
+    """A task for each answer; `rows` as `exchange` makes them."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         result = [_choice("decision", "reject" if row["why"] else "accept")]

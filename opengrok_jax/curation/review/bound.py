@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from opengrok_jax.curation import intervals
-from opengrok_jax.curation.review_decisions import Body, by_look, outcomes
+from opengrok_jax.curation.review.decision_log import Body, by_look, outcomes
 from opengrok_jax.records import Decision
 
 MIN_REVIEWED = 50  # without a rejection the bound is then 7.1 %

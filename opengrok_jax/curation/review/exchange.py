@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax import records, storage
-from opengrok_jax.curation import review_csv, review_decisions, review_label_studio
-from opengrok_jax.curation.review_decisions import CHOICES, Body, Log
-from opengrok_jax.curation.review_queue import findings, key
+from opengrok_jax.curation.review import csv_table, decision_log, label_studio
+from opengrok_jax.curation.review.decision_log import CHOICES, Body, Log
+from opengrok_jax.curation.review.queueing import findings, key
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.records import Decision, Verdict
 
@@ -49,11 +49,11 @@ def write(path: Path, rows: Iterable[Verdict], decisions: Iterable[Decision]) ->
         lines = (json.dumps(row) + "\n" for row in flat)
         storage.write_bytes(path, "".join(lines).encode("ascii"))
     elif known == ".csv":
-        storage.write_bytes(path, review_csv.table(flat, COLUMNS))
+        storage.write_bytes(path, csv_table.table(flat, COLUMNS))
     else:
-        tasks = review_label_studio.tasks(flat)
+        tasks = label_studio.tasks(flat)
         storage.write_bytes(path, (json.dumps(tasks, indent=1) + "\n").encode("ascii"))
-        storage.write_text(path.with_suffix(".xml"), review_label_studio.labelling())
+        storage.write_text(path.with_suffix(".xml"), label_studio.labelling())
     return len(flat)
 
 
@@ -66,9 +66,9 @@ def _format(path: Path) -> str:
 def _flat(rows: Iterable[Verdict], decisions: Iterable[Decision]) -> Iterator[dict[str, Any]]:
     """A flat row for each settled look at each answer; one with an empty decision where none is."""
     found: dict[Body, list[Decision]] = {}
-    for decision in review_decisions.by_look(decisions).values():
+    for decision in decision_log.by_look(decisions).values():
         if decision.decision in CHOICES:
-            found.setdefault(review_decisions.body(decision), []).append(decision)
+            found.setdefault(decision_log.body(decision), []).append(decision)
     for row in rows:
         shown = {
             "prompt": "\n\n".join(f"{m.role}: {m.content}" for m in row.messages),
@@ -121,8 +121,8 @@ def take(path: Path, rows: Iterable[Verdict], log: Log, earlier: Iterable[Decisi
     """
     reader: dict[str, Callable[[Path], Numbered]] = {
         ".jsonl": _read_jsonl,
-        ".csv": review_csv.read,
-        ".json": review_label_studio.read,
+        ".csv": csv_table.read,
+        ".json": label_studio.read,
     }
     said: list[Decision | None] = []
     wrong: list[str] = []
@@ -131,7 +131,7 @@ def take(path: Path, rows: Iterable[Verdict], log: Log, earlier: Iterable[Decisi
         try:
             decision = _decision(row)
             if decision is not None:
-                _unchanged(row, answers.get(review_decisions.body(decision)))
+                _unchanged(row, answers.get(decision_log.body(decision)))
             said.append(decision)
         except DataError as error:
             wrong.append(f"{where}: {error}")
@@ -151,18 +151,18 @@ def _merge(
 ) -> tuple[Taken, list[Decision]]:
     """What to add to the decisions, and the count of the rest."""
     result, new = Taken(), []
-    last = {review_decisions.look(d): d for d in earlier}  # the last event of each look
+    last = {decision_log.look(d): d for d in earlier}  # the last event of each look
     prompts = {prompt for prompt, _ in there}
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     for decision in said:
         if decision is None:
             result.undecided += 1
             continue
-        if review_decisions.body(decision) not in there:
+        if decision_log.body(decision) not in there:
             known = decision.prompt_id in prompts
             result.stale["the answer is another one now" if known else "no such prompt"] += 1
             continue
-        before = last.get(review_decisions.look(decision))
+        before = last.get(decision_log.look(decision))
         if before is not None:
             if _content(before) == _content(decision):
                 result.known += 1
@@ -174,7 +174,7 @@ def _merge(
                 decision = dataclasses.replace(decision, at=now)
         if not decision.at:
             decision = dataclasses.replace(decision, at=now)
-        last[review_decisions.look(decision)] = decision
+        last[decision_log.look(decision)] = decision
         new.append(decision)
         result.taken += 1
     return result, new
@@ -213,7 +213,7 @@ def _decision(row: dict[str, Any]) -> Decision | None:
     fields["seconds"] = _number(float, row.get("seconds"), 0.0, "seconds")
     fields["look"] = _number(int, row.get("look"), 1, "look")
     decision = records.from_json(Decision, fields)
-    review_decisions.check(decision)
+    decision_log.check(decision)
     if decision.at:
         _time(decision.at)
     return decision

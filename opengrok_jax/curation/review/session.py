@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from opengrok_jax.curation import review_agreement, review_decisions
-from opengrok_jax.curation.review_decisions import CHOICES, REASONS, Log
-from opengrok_jax.curation.review_queue import Entry, findings, key
+from opengrok_jax.curation.review import agreement, decision_log
+from opengrok_jax.curation.review.decision_log import CHOICES, REASONS, Log
+from opengrok_jax.curation.review.queueing import Entry, findings, key
 from opengrok_jax.errors import DataError
 from opengrok_jax.records import Decision, Verdict
 
@@ -72,7 +72,7 @@ class Session:
 
         Raises:
           Stale: the ticket is not that of the answer in question.
-          DataError: the decision says too little, see `review_decisions.check`.
+          DataError: the decision says too little, see `decision_log.check`.
           StorageError: the disk refused; nothing was counted.
         """
         if decision not in (*CHOICES, "skip"):
@@ -88,7 +88,7 @@ class Session:
             if decision == "edit" and edited == entry.row.response:
                 raise DataError("nothing was changed; accept the answer instead")
             made = self._made(entry, decision, reason, note, edited, seconds)
-            review_decisions.check(made)
+            decision_log.check(made)
             self._log.append(made)
             self._count(made)
             self._decisions.append(made)
@@ -118,7 +118,7 @@ class Session:
         if self._closed:
             raise Stale("the review has ended")
 
-    def _look(self, entry: Entry) -> review_decisions.Look:
+    def _look(self, entry: Entry) -> decision_log.Look:
         return (*key(entry.row), self.reviewer, entry.look)
 
     def _made(
@@ -139,7 +139,7 @@ class Session:
         )
 
     def _count(self, decision: Decision) -> None:
-        place = self._places.get(review_decisions.look(decision))
+        place = self._places.get(decision_log.look(decision))
         if place is not None:
             self._standing.pop(place, None)
             if decision.decision != "undo":
@@ -184,7 +184,7 @@ class Session:
             "can_undo": bool(self._standing),
             "agreement": [
                 dataclasses.asdict(found)
-                for found in review_agreement.agreements(self._decisions)
+                for found in agreement.agreements(self._decisions)
                 if self.reviewer in (found.first, found.second)
             ],
             "reasons": REASONS,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opengrok_jax import records
-from opengrok_jax.curation import review_decisions as decisions
+from opengrok_jax.curation.review import decision_log as decisions
 from opengrok_jax.errors import DataError, RunFolderError, StorageError
 from tests.curation.review_rows import decision
 
@@ -118,10 +118,10 @@ def test_after_many_at_once_the_next_goes_to_the_same_file(tmp_path):
 def test_kill_9_leaves_all_of_many_or_none(tmp_path):
     work = (
         "import sys; from pathlib import Path\n"
-        "from opengrok_jax.curation import review_decisions\n"
+        "from opengrok_jax.curation.review import decision_log\n"
         "from tests.curation.review_rows import decision\n"
         "rows = [decision(note='n' * 500) for _ in range(100)]\n"
-        "with review_decisions.opened(Path(sys.argv[1])) as log:\n"
+        "with decision_log.opened(Path(sys.argv[1])) as log:\n"
         "    while True:\n"
         "        log.append_all(rows)\n"
         "        print('.', flush=True)\n"

@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
-from opengrok_jax.curation.review_session import Session, Stale
+from opengrok_jax.curation.review.session import Session, Stale
 from opengrok_jax.errors import DataError, StorageError
 
 ADDRESS = "127.0.0.1"
@@ -223,10 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def page(nonce: str) -> str:
     """The page with its style and script inside, both bearing the nonce; no data."""
-    files = importlib.resources.files("opengrok_jax.curation")
+    files = importlib.resources.files("opengrok_jax.curation.review")
     text, style, script = (
-        (files / f"review_page.{kind}").read_text(encoding="utf-8")
-        for kind in ("html", "css", "js")
+        (files / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     named = text.replace("NONCE", nonce)
     return named.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)

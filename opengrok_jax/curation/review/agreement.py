@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from opengrok_jax.curation.review_decisions import CHOICES, Body, by_look
+from opengrok_jax.curation.review.decision_log import CHOICES, Body, by_look
 from opengrok_jax.records import Decision
 
 

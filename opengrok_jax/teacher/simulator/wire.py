@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opengrok_jax.records import Message
-from opengrok_jax.teacher import simulated
 from opengrok_jax.teacher.money import Prices
-from opengrok_jax.teacher.simulator_ledger import Bill
+from opengrok_jax.teacher.simulator import answers
+from opengrok_jax.teacher.simulator.ledger import Bill
 
 _PIECE = re.compile(r"\s*\S+|\s+$")
 
@@ -67,7 +67,7 @@ def made(question: Question, *, prices: Prices, seed: int, text: str | None = No
     messages = question.messages
     words, finish = text, "stop"
     if words is None:
-        said = simulated.answer(messages, seed=seed)
+        said = answers.answer(messages, seed=seed)
         words, finish = said.text, said.finish_reason
     if tokens(words) > question.max_tokens:
         cut = words.encode()[: 4 * question.max_tokens - 1]
