@@ -1,8 +1,8 @@
 """The base of the study: small students from scratch on real tweets, one for each task.
 
 Command:   opengrok ablate --config configs/study.py --grid configs/study_grid.py --workdir runs/s
-           (configs/study.py:tiny with configs/study_grid.py:tiny is the same on two cores in
-           minutes)
+           (:short of both is the same with fewer posts and questions, for two cores and an
+           evening; :tiny of both takes minutes)
 Data:      TweetEval's emotion, offensive and sentiment, in the layout of README, by default under
            ../shared/data; Phi-3's own tokenizer. The answers that are distilled are those of
            TF-IDF + logistic regression, each post answered by one that has not seen it; they and
@@ -25,9 +25,9 @@ INSTRUCTION = (
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The base: emotion; the grid lays the other tasks over it. `:tiny` is for two cores."""
-    if variant not in ("", "tiny"):
-        raise ValueError(f"unknown variant {variant!r}; there is 'tiny'")
+    """The base: emotion; the grid lays the other tasks over it. Two variants are for two cores."""
+    if variant not in ("", "short", "tiny"):
+        raise ValueError(f"unknown variant {variant!r}; there are 'short' and 'tiny'")
     config = ConfigDict()
     config.run_dir = "runs/study-base"
     config.prompts = ConfigDict(
@@ -101,6 +101,16 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.report = ConfigDict({"title": "Students from scratch on tweets", "examples": 8})
 
+    if variant == "short":
+        config.update_from_flattened_dict(
+            {
+                "run_dir": "runs/study-short-base",
+                "prompts.count": 2500,
+                "training.rows_per_batch": 8,
+                "evaluation.batch_size": 64,
+                "evaluation.limit": 1500,
+            }
+        )
     if variant == "tiny":
         config.update_from_flattened_dict(
             {

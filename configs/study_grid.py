@@ -28,9 +28,9 @@ def ordered(values: dict) -> Any:
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The grid; `:tiny` is one task, two cells, two seeds."""
-    if variant not in ("", "tiny"):
-        raise ValueError(f"unknown variant {variant!r}; there is 'tiny'")
+    """The grid; `:short` asks fewer questions, `:tiny` is one task, three cells, two seeds."""
+    if variant not in ("", "short", "tiny"):
+        raise ValueError(f"unknown variant {variant!r}; there are 'short' and 'tiny'")
     grid: Any = ordered({})
     grid.seeds = (0, 1, 2)
     grid.engine = "resident"
@@ -134,6 +134,10 @@ def get_config(variant: str = "") -> ConfigDict:
             },
         }
     )
+    if variant == "short":
+        grid.sets.sentiment.evaluation.limit = 1500
+        for name in ("draw", "scope", "inference", "weighting"):
+            del grid.questions[name]
     if variant == "tiny":
         grid.seeds = (0, 1)
         grid.bootstrap = 200

@@ -10,7 +10,7 @@ from opengrok_jax.errors import ConfigError
 
 SPECS = [
     *("demo.py", "demo.py:smoke", "tweeteval.py", "tweeteval.py:smoke", "phi3_mini.py"),
-    *("study.py", "study.py:tiny"),
+    *("study.py", "study.py:short", "study.py:tiny"),
 ]
 # Grids of `opengrok ablate`, each with a base config that it goes with.
 GRIDS = {
@@ -18,6 +18,7 @@ GRIDS = {
     "ablation.py:gold": "tweeteval.py",
     "ablation.py:smoke": "demo.py:smoke",
     "study_grid.py": "study.py",
+    "study_grid.py:short": "study.py:short",
     "study_grid.py:tiny": "study.py:tiny",
 }
 
