@@ -181,7 +181,7 @@ class Bench:
 def answers(student: Any, task: Any, items: Any, predictor: str, max_new_tokens: int) -> list[Any]:
     """A student's predictions, as `evaluate` makes them."""
     from opengrok_jax.evaluation.answers import predicting, read_answer
-    from opengrok_jax.evaluation.evaluate import likeliest
+    from opengrok_jax.evaluation.ask import likeliest
 
     prompts = [task.ask(item) for item in items]
     said: dict[int, Any] = {}

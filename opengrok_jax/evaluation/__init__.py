@@ -18,6 +18,7 @@
     significance.py    McNemar, Holm, and the verdict in words
     leaks.py           test posts among the training posts, word for word or nearly
     tweeteval_export.py    predictions as TweetEval's own script reads them
+    ask.py, scoring.py     one system's predictions, cached; all systems' scores and comparisons
     evaluate.py        run: student + kept examples -> predictions/, scores.json
     outcomes.py        all that read back: what a report is made of, and its verdicts in words
     confusion.py, calibration.py, slices.py, mistakes.py   a closer look at the answers

@@ -116,7 +116,12 @@ def test_evaluate_takes_them_and_keeps_the_answers_apart(
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(lines) == 10
     assert lines[0]["value"] != lines[5]["value"]
-    for wrong in ({"rule": "exclude"}, {"prompt_masks": str(file)}, {"rule": "half"}):
+    cases: list[dict[str, Any]] = [
+        {"rule": "exclude"},
+        {"prompt_masks": str(file)},
+        {"rule": "half"},
+    ]
+    for wrong in cases:
         with pytest.raises(ConfigError, match=r"evaluation\.rule"):
             evaluate.run(**given, **wrong)
 
