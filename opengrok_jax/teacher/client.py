@@ -18,6 +18,7 @@ with needs_extra("acquire"):
     import httpx
 
 CONNECT_SEC = 30.0
+AHEAD_AT_ONCE = 8
 KEPT_HEADERS = ("retry-after", "x-request-id", "date", "location")
 MAX_REPLY_BYTES = 16 * 2**20  # an answer has a few thousand; more is an endpoint gone wrong
 
@@ -106,6 +107,26 @@ class Client:
         """Closes the connections."""
         while self._idle:
             await self._idle.pop().aclose()
+
+    async def open_ahead(self, count: int) -> None:
+        """Opens so many connections for requests to come, or fewer: what fails, a request tells.
+
+        Only plain HTTP can: httpx's transports connect with their first request.
+        """
+
+        async def some(share: range) -> None:
+            for _ in share:
+                made = self._opened()
+                if not isinstance(made, transport.Ahead):
+                    return
+                try:
+                    await made.connect(httpx.URL(self._url), CONNECT_SEC)
+                except httpx.TransportError:
+                    return
+                self._idle.insert(0, made)  # below those that were used: the first to go stale
+
+        shares = (range(n, count, AHEAD_AT_ONCE) for n in range(AHEAD_AT_ONCE))
+        await asyncio.gather(*(some(share) for share in shares))
 
     async def post(self, path: str, body: bytes) -> Reply:
         """Sends `body` once; whatever happens on the way is told in the reply, not raised."""

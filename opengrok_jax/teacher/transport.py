@@ -17,6 +17,7 @@ import functools
 import logging
 import urllib.request
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol, runtime_checkable
 
 from opengrok_jax.errors import ConfigError, needs_extra
 
@@ -74,6 +75,15 @@ def _proxy(address: httpx.URL) -> httpx.Proxy | None:
     return proxy
 
 
+@runtime_checkable
+class Ahead(Protocol):
+    """A transport that can connect before it is asked to send."""
+
+    async def connect(self, url: httpx.URL, seconds: float) -> None:
+        """Opens the connection within so many seconds; raises what a request would."""
+        ...
+
+
 class Local(httpx.AsyncBaseTransport):
     """One connection over plain HTTP/1.1, one exchange at a time; opened anew where it closed."""
 
@@ -89,8 +99,13 @@ class Local(httpx.AsyncBaseTransport):
             raises it too.
         """
         if self._connection is None or self._connection.closed:
-            self._connection = await _opened(request)
+            seconds = request.extensions.get("timeout", {}).get("connect")
+            self._connection = await _opened(request.url, seconds)
         return await self._connection.ask(request)
+
+    async def connect(self, url: httpx.URL, seconds: float) -> None:
+        """Opens the connection ahead of its first request."""
+        self._connection = await _opened(url, seconds)
 
     async def aclose(self) -> None:
         """Closes at once, whatever is under way."""
@@ -99,11 +114,11 @@ class Local(httpx.AsyncBaseTransport):
             await asyncio.sleep(0)  # the loop forgets it
 
 
-async def _opened(request: httpx.Request) -> _Connection:
-    """A connection, within the seconds that the request allows for it as httpx's do."""
-    host, port = request.url.raw_host.decode("ascii"), request.url.port or 80
+async def _opened(url: httpx.URL, seconds: float | None) -> _Connection:
+    """A connection, within so many seconds."""
+    host, port = url.raw_host.decode("ascii"), url.port or 80
     try:
-        async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
+        async with asyncio.timeout(seconds):
             _, connection = await asyncio.get_running_loop().create_connection(
                 _Connection, host, port, happy_eyeballs_delay=0.25
             )

@@ -7,21 +7,19 @@
 The server is `opengrok simulate-teacher` in a process of its own; every client is a process of its
 own too, and they take turns. The ideal is that of a client which keeps `concurrency` requests in
 flight without a pause: ceil(requests / concurrency) latencies. Peers that are not installed are
-left out. `ours_httpx` is `collect` with httpx's own transport, a connection each, in the place of
-`transport.Local`. Prints one JSON object. What the peers do not do: none keeps a journal.
+left out. `bare` is our client without `collect` around it, `ours_httpx` is `collect` with httpx's
+own transport, a connection each, in the place of `transport.Local`. Prints one JSON object. What
+the peers and `bare` do not do: none keeps a journal.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import functools
 import json
 import math
 import os
 import re
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -30,8 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODEL = "tiny-teacher"
-WORDS = "Summarise in one line what people say about the rail strike in Aldermoor, part {}."
+import _collect_systems as systems
 
 
 def main() -> None:
@@ -42,7 +39,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--journal", type=int, default=0, help="rows of the journal to resume")
-    parser.add_argument("--systems", default="ours,ours_httpx,openai,distilabel")
+    parser.add_argument("--systems", default="ours,bare,ours_httpx,openai,distilabel")
     parser.add_argument("--system", default="", help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -111,131 +108,6 @@ def child(name: str, flags: argparse.Namespace, **given: str) -> dict[str, Any] 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak_mb() -> float:
-    """Most memory of this process; the kernel's other count begins with that of its parent."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        assert found is not None
-        return int(found.group(1)) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def spent(start: float, processor: float) -> dict[str, Any]:
-    """Seconds, processor time and memory since the two moments."""
-    return {
-        "seconds": time.perf_counter() - start,
-        "processor_sec": time.process_time() - processor,
-        "peak_mb": peak_mb(),
-    }
-
-
-def write_prompts(path: Path, count: int) -> None:
-    """Prompts that differ by a number."""
-    from opengrok_jax import storage
-    from opengrok_jax.records import Cell, Message, Prompt, prompt_id
-
-    def rows():
-        for number in range(count):
-            messages = (Message(role="user", content=WORDS.format(number)),)
-            cell = Cell(intent="trend_summary")
-            yield Prompt(id=prompt_id(messages), messages=messages, cell=cell, template="bench")
-
-    storage.write_jsonl(path, rows())
-
-
-def ours(flags: argparse.Namespace) -> dict[str, Any]:
-    """`collect`, from the moment the plan is in the journal to the last answer on the disk."""
-    from opengrok_jax.teacher import asking, collect
-
-    folder, told = Path(flags.folder), {}
-    write_prompts(folder / "prompts.jsonl", flags.requests)
-    ask = asking.ask
-
-    async def timed(*arguments: Any, **named: Any) -> Any:
-        start, processor = time.perf_counter(), time.process_time()
-        stop = await ask(*arguments, **named)
-        told.update(spent(start, processor))
-        return stop
-
-    asking.ask = timed
-    start = time.perf_counter()
-    counts = collect.run(
-        prompts_file=folder / "prompts.jsonl",
-        out=folder / "out",
-        kind="api",
-        base_url=flags.url,
-        model=MODEL,
-        rights="made up",
-        concurrency=flags.concurrency,
-    )
-    assert counts["ok"] == flags.requests
-    return told | {"with_plan_and_export_sec": time.perf_counter() - start}
-
-
-def ours_httpx(flags: argparse.Namespace) -> dict[str, Any]:
-    """The same with httpx's transport, a connection each, where ours has its own."""
-    import httpx
-
-    from opengrok_jax.teacher import transport
-
-    context, one = httpx.create_ssl_context(), httpx.Limits(max_connections=1)
-    made = functools.partial(httpx.AsyncHTTPTransport, verify=context, limits=one)
-    transport.Local = made  # type: ignore[misc,assignment]
-    return ours(flags)
-
-
-def openai(flags: argparse.Namespace) -> dict[str, Any]:
-    """A plain loop over openai's AsyncOpenAI; the answers stay in memory."""
-    from openai import AsyncOpenAI
-
-    async def asked() -> dict[str, Any]:
-        numbers, answers = iter(range(flags.requests)), []
-        async with AsyncOpenAI(base_url=flags.url, api_key="EMPTY", max_retries=0) as client:
-
-            async def work() -> None:
-                for number in numbers:
-                    message = {"role": "user", "content": WORDS.format(number)}
-                    reply = await client.chat.completions.create(
-                        model=MODEL,
-                        messages=[message],  # type: ignore[list-item]
-                        temperature=0.7,
-                        max_tokens=512,
-                    )
-                    answers.append(reply.choices[0].message.content)
-
-            start, processor = time.perf_counter(), time.process_time()
-            await asyncio.gather(*(work() for _ in range(flags.concurrency)))
-            told = spent(start, processor)
-        assert len(answers) == flags.requests
-        return told
-
-    return asyncio.run(asked())
-
-
-def distilabel(flags: argparse.Namespace) -> dict[str, Any]:
-    """distilabel's OpenAILLM, batches of `concurrency` as its generation step gives them."""
-    from distilabel.models import OpenAILLM
-
-    llm = OpenAILLM(
-        base_url=flags.url,
-        model=MODEL,
-        api_key="EMPTY",  # type: ignore[arg-type]
-        max_retries=0,
-        timeout=900,
-    )
-    llm.load()
-    inputs = [[{"role": "user", "content": WORDS.format(n)}] for n in range(flags.requests)]
-    start, processor, answers = time.perf_counter(), time.process_time(), 0
-    for at in range(0, flags.requests, flags.concurrency):
-        batch: Any = inputs[at : at + flags.concurrency]
-        outputs = llm.generate_outputs(batch, temperature=0.7, max_new_tokens=512)
-        answers += sum(bool(output["generations"]) for output in outputs)
-    told = spent(start, processor)
-    assert answers == flags.requests
-    return told
-
-
 def write_journal(folder: Path, rows: int) -> float:
     """A journal in which all but ten of `rows` planned requests are answered; seconds it took.
 
@@ -244,10 +116,10 @@ def write_journal(folder: Path, rows: int) -> float:
     from opengrok_jax.teacher import collect, journal, journal_file, settings, wire
 
     start = time.perf_counter()
-    write_prompts(folder / "prompts.jsonl", rows)
+    systems.write_prompts(folder / "prompts.jsonl", rows)
     teacher = bench_teacher(folder)
     told = {"choices": [{"message": {"content": "so it goes"}, "finish_reason": "stop"}]}
-    body = json.dumps(told | {"model": MODEL}).encode()
+    body = json.dumps(told | {"model": systems.MODEL}).encode()
     requests = (
         wire.request(p, teacher.asking) for p in settings.prompts_in(folder / "prompts.jsonl")
     )
@@ -261,7 +133,7 @@ def write_journal(folder: Path, rows: int) -> float:
             " reserved_tokens, tokens, model, reason, detail)"
             " SELECT request, 'ok', 1.0, 2.0, 200, 0, 0, 12, ?, '', '' FROM planned"
             " ORDER BY position LIMIT ?",
-            (MODEL, rows - 10),
+            (systems.MODEL, rows - 10),
         )
         database.execute("INSERT INTO reply SELECT id, '{}', ?, '' FROM attempt", (body,))
     return time.perf_counter() - start
@@ -276,7 +148,7 @@ def bench_teacher(folder: Path) -> Any:
         kind="api",
         recorded_file="",
         base_url="http://127.0.0.1:9/v1",
-        model=MODEL,
+        model=systems.MODEL,
         api="chat",
         api_key_env="",
         temperature=0.7,
@@ -294,7 +166,7 @@ def resume(flags: argparse.Namespace) -> dict[str, Any]:
 
     folder = Path(flags.folder)
     teacher = bench_teacher(folder)
-    before = peak_mb()
+    before = systems.peak_mb()
     start, processor = time.perf_counter(), time.process_time()
     print_ = collect.fingerprint(folder / "prompts.jsonl", teacher)
     with journal.opened(folder / journal_file.NAME) as book:
@@ -304,7 +176,7 @@ def resume(flags: argparse.Namespace) -> dict[str, Any]:
         plan.reread(lambda reply: (_ for _ in ()).throw(AssertionError))
         settled = plan.settled()
         first = next(plan.todo())
-        told = spent(start, processor)
+        told = systems.spent(start, processor)
     assert plan.requests == flags.journal
     assert settled == flags.journal - 10
     size = (folder / journal_file.NAME).stat().st_size / 2**20
@@ -312,10 +184,11 @@ def resume(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 SYSTEMS = {
-    "ours": ours,
-    "ours_httpx": ours_httpx,
-    "openai": openai,
-    "distilabel": distilabel,
+    "ours": systems.ours,
+    "bare": systems.bare,
+    "ours_httpx": systems.ours_httpx,
+    "openai": systems.openai,
+    "distilabel": systems.distilabel,
     "journal": resume,
 }
 

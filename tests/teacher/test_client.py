@@ -61,6 +61,34 @@ def test_one_connection_serves_one_request_after_the_other():
         assert teacher.connections == 1
 
 
+def test_connections_opened_ahead_serve_the_requests_that_follow():
+    async def exchange():
+        async with Client(base_url=teacher.base_url, key=Secret(""), timeout_sec=5.0) as client:
+            await client.open_ahead(20)
+            bodies = [r.body for r in requests(20)]
+            # One after the other at first: while it answers them, the server takes all that wait.
+            for body in bodies:
+                await client.post("/chat/completions", body)
+            opened = teacher.connections
+            await asyncio.gather(*(client.post("/chat/completions", body) for body in bodies))
+            return opened
+
+    with simulating() as teacher:
+        assert asyncio.run(exchange()) == 20
+        assert teacher.connections == 20
+
+
+def test_nobody_there_to_open_ahead_to_is_told_by_a_request_only():
+    async def exchange():
+        async with Client(
+            base_url="http://127.0.0.1:9/v1", key=Secret(""), timeout_sec=5.0
+        ) as client:
+            await client.open_ahead(20)
+            return await client.post("/chat/completions", b"{}")
+
+    assert asyncio.run(exchange()).error.startswith("cannot connect")
+
+
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [
