@@ -17,6 +17,7 @@ from opengrok_jax import config as config_module
 from opengrok_jax import pipeline, tools
 from opengrok_jax import status as status_module
 from opengrok_jax.errors import StorageError, UserError
+from opengrok_jax.inert import inert
 from opengrok_jax.progress import say
 
 EPILOG = """\
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, status: int) -> None:
     if os.environ.get("OPENGROK_TRACEBACK"):
         raise
-    print(f"opengrok: {message}", file=sys.stderr, flush=True)
+    print(f"opengrok: {inert(message, lines=True)}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax.errors import needs_extra
-from opengrok_jax.pages import inert
+from opengrok_jax.inert import inert
 
 # What Markdown, HTML in Markdown, or GitHub's links and mentions would read as more than text.
 _MARKS = re.compile(r"([\\`*_\[\]<>|#~&@$]|(?<=\w)://|(?<=www)\.)")

@@ -7,12 +7,12 @@ that could hide or steer spelled out.
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opengrok_jax.errors import needs_extra
+from opengrok_jax.inert import inert
 from opengrok_jax.tokenizer import ChatTokenizer
 
 ASSETS = Path(__file__).parent / "assets"
@@ -81,25 +81,3 @@ def pieces(chat: ChatTokenizer, ids: list[int]) -> list[Piece]:
 
 def _piece(held: bytes, start: int, stop: int) -> Piece:
     return Piece(text=held.decode(errors="replace"), first=start, stop=stop)
-
-
-# What emoji are joined with; everything else of these categories could steer a terminal or hide.
-_HARMLESS = frozenset("\u200d\ufe0e\ufe0f")
-
-
-def inert(text: str, lines: bool = False) -> str:
-    """Text that cannot steer a terminal: control, format and private characters are spelled out.
-
-    >>> inert("a\\x1b[31mb\\u202e")
-    'a\\\\x1b[31mb\\\\u202e'
-
-    Args:
-      text: anything.
-      lines: leave line breaks as they are.
-    """
-    return "".join(
-        char
-        if char in _HARMLESS or (lines and char == "\n") or unicodedata.category(char)[0] != "C"
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )

@@ -284,7 +284,8 @@ def _claim(folder: Path, config: ConfigDict, redo: str) -> None:
     """Ties the folder to the config; with `redo`, forgets what follows from there."""
     again = STAGES[STAGES.index(stage_of(redo)) :] if redo else ()
     untouched = [s for s in STAGES if not _begun(folder, s)]
-    may_change = {stage.section for stage in (*again, *untouched)}
+    # A folder may be moved: everything in it is found from where it is now.
+    may_change = {"run_dir", *(stage.section for stage in (*again, *untouched))}
     may_change |= {f"{stage.section}.{key}" for stage in STAGES for key in stage.steering}
     # Half of a collection binds nobody: what it has lies in its journal by question and address.
     may_change |= {

@@ -12,14 +12,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from opengrok_jax.inert import inert
+
 SECONDS_BETWEEN_LINES = 10.0
 _muted = False
 
 
 def say(text: str) -> None:
-    """One plain line to the user, at once; standard error, so that piped output stays clean."""
+    """One plain line to the user, at once; standard error, so that piped output stays clean.
+
+    It may quote an endpoint or a post: what would steer a terminal is spelled out.
+    """
     if not _muted:
-        print(text, file=sys.stderr, flush=True)
+        print(inert(text, lines=True), file=sys.stderr, flush=True)
 
 
 def mute() -> None:

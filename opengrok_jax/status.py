@@ -10,6 +10,7 @@ from typing import Any
 
 from opengrok_jax import pipeline
 from opengrok_jax.errors import DataError
+from opengrok_jax.inert import inert
 from opengrok_jax.progress import duration
 from opengrok_jax.teacher import books, journal_file
 from opengrok_jax.teacher.books import Books
@@ -35,7 +36,7 @@ def show(folder: Path, *, as_json: bool, orphans: bool) -> int:
             for key, value in row["counts"].items()
             if isinstance(value, (int, float, str)) and not isinstance(value, bool)
         )
-        print(f"  {row['stage']:<13} {state:<6} {took:>11}  {counts[:90]}".rstrip())
+        print(f"  {row['stage']:<13} {state:<6} {took:>11}  {inert(counts[:90])}".rstrip())
         for where, found in row["journals"].items():
             for line in _told(where, found, orphans):
                 print(f"    {line}")

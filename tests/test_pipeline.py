@@ -67,6 +67,15 @@ def test_a_changed_setting_is_refused_until_redone(config, tmp_path):
     assert (tmp_path / "run" / "prompts" / "prompts.jsonl").read_bytes() != first
 
 
+def test_a_folder_may_be_moved(config, tmp_path):
+    for verb in ("plan-prompts", "collect"):
+        pipeline.run(config, only=verb)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with config.unlocked():
+        config.run_dir = str(tmp_path / "moved")
+    assert pipeline.run(config, only="collect") is False
+
+
 def test_settings_of_a_stage_not_begun_may_change(config):
     pipeline.run(config, only="plan-prompts")
     with config.unlocked():

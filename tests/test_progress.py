@@ -28,3 +28,8 @@ def test_a_muted_process_tells_nothing(capsys, monkeypatch):
     with progress.track("collect", total=1, unit="answers") as advance:
         advance()
     assert capsys.readouterr().err == "before\n"
+
+
+def test_words_of_others_steer_no_terminal(capsys):
+    progress.say("it says \x1b]0;gone\x07 \u202e, is it?\nyes")
+    assert capsys.readouterr().err == "it says \\x1b]0;gone\\x07 \\u202e, is it?\nyes\n"

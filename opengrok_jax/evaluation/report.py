@@ -207,9 +207,9 @@ def answer(value: Any) -> str:
     ('unreadable', 'joy', 'a, b', 'person Ada', 'none')
     """
     if value is None or isinstance(value, str):
-        return "unreadable" if value is None else pages.inert(value)
+        return "unreadable" if value is None else inert(value)
     parts = [part if isinstance(part, str) else " ".join(part) for part in value]
-    return pages.inert(", ".join(parts)) or "none"
+    return inert(", ".join(parts)) or "none"
 
 
 def marked(spans: Sequence[seen.Span]) -> markdown.Source:
