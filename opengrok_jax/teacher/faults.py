@@ -121,7 +121,7 @@ def _words(told: Any) -> str:
 
 
 def _wait(reply: Reply) -> float | None:
-    """Retry-After in seconds, given as a number or as a date."""
+    """Retry-After in seconds, given as a number or as a date; a moment that is over says nothing."""
     value = reply.headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -132,5 +132,5 @@ def _wait(reply: Reply) -> float | None:
             moment = email.utils.parsedate_to_datetime(value)
         except ValueError:
             return None
-        seconds = max(0.0, moment.timestamp() - reply.received_at)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+        seconds = moment.timestamp() - reply.received_at
+    return seconds if math.isfinite(seconds) and seconds > 0 else None

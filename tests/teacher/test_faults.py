@@ -99,7 +99,8 @@ def test_the_endpoints_own_words_are_kept():
         ("7", 7.0),
         ("0.5", 0.5),
         ("Sun, 09 Sep 2001 01:47:00 GMT", 20.0),  # 1,000,000,020 in Unix time
-        ("Sun, 09 Sep 2001 01:40:00 GMT", 0.0),
+        ("Sun, 09 Sep 2001 01:40:00 GMT", None),  # over
+        ("0", None),
         ("-3", None),
         ("nan", None),
         ("inf", None),
