@@ -55,9 +55,10 @@ def add(verbs: Any, epilog: str) -> None:
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
     """Serves until SIGINT or SIGTERM."""
-    from opengrok_jax.teacher import money, simulator
+    from opengrok_jax.teacher import money
     from opengrok_jax.teacher.simulator.acts import ACTS
     from opengrok_jax.teacher.simulator.endpoint import Settings, Teacher
+    from opengrok_jax.teacher.simulator.server import serve
 
     if rest:
         raise ConfigError(f"{rest[0]!r} is not understood; see opengrok simulate-teacher --help")
@@ -85,7 +86,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     )
     teacher = Teacher(settings)
     try:
-        asyncio.run(_serve(simulator, teacher, flags.port))
+        asyncio.run(_serve(serve, teacher, flags.port))
     except OSError as error:
         raise ConfigError(
             f"port {flags.port} of 127.0.0.1 cannot be had: {error.strerror}; give another --port"
@@ -98,7 +99,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-async def _serve(simulator: Any, teacher: Any, port: int) -> None:
+async def _serve(serve: Any, teacher: Any, port: int) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -107,4 +108,4 @@ async def _serve(simulator: Any, teacher: Any, port: int) -> None:
     def ready() -> None:
         say(f"simulated teacher ({names}): {teacher.base_url}, until Ctrl-C")
 
-    await simulator.serve(teacher, port, ready, stop)
+    await serve(teacher, port, ready, stop)
