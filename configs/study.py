@@ -1,8 +1,9 @@
 """The base of the study: small students from scratch on real tweets, one for each task.
 
 Command:   opengrok ablate --config configs/study.py --grid configs/study_grid.py --workdir runs/s
-           (:short of both is the same with fewer posts and questions, for two cores and an
-           evening; :tiny of both takes minutes)
+           (:short of both is for two cores and an evening: fewer posts and questions, half the
+           layers, and posts without the sentence that asks, which tells a student of one task
+           nothing; :tiny of both takes minutes)
 Data:      TweetEval's emotion, offensive and sentiment, in the layout of README, by default under
            ../shared/data; Phi-3's own tokenizer. The answers that are distilled are those of
            TF-IDF + logistic regression, each post answered by one that has not seen it; they and
@@ -105,12 +106,17 @@ def get_config(variant: str = "") -> ConfigDict:
         config.update_from_flattened_dict(
             {
                 "run_dir": "runs/study-short-base",
-                "prompts.count": 2500,
-                "training.rows_per_batch": 8,
+                "prompts.posts_file": "runs/oof-short/emotion.posts.jsonl",
+                "prompts.instruction": "{post}",
+                "prompts.count": 2400,
+                "teacher.recorded_file": "runs/oof-short/emotion.jsonl",
+                "training.model.num_hidden_layers": 2,
+                "training.epochs": 2.0,
                 "evaluation.batch_size": 64,
-                "evaluation.limit": 1500,
+                "evaluation.limit": 1000,
             }
         )
+        config.evaluation.tasks = ConfigDict({"tweeteval-emotion": {"instruction": "{post}"}})
     if variant == "tiny":
         config.update_from_flattened_dict(
             {

@@ -27,6 +27,16 @@ def ordered(values: dict) -> Any:
     return ConfigDict(nested, sort_keys=False)
 
 
+def short(name: str) -> dict:
+    """What the short study lays over its base config for another task than emotion."""
+    files = f"runs/oof-short/{name}"
+    return {
+        "prompts": {"posts_file": f"{files}.posts.jsonl", "task": f"tweeteval-{name}"},
+        "teacher": {"recorded_file": f"{files}.jsonl"},
+        "evaluation": {"tasks": {f"tweeteval-{name}": {"instruction": "{post}"}}},
+    }
+
+
 def get_config(variant: str = "") -> ConfigDict:
     """The grid; `:short` asks fewer questions, `:tiny` is one task, three cells, two seeds."""
     if variant not in ("", "short", "tiny"):
@@ -135,9 +145,12 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     if variant == "short":
-        grid.sets.sentiment.evaluation.limit = 1500
-        for name in ("draw", "scope", "inference", "weighting"):
-            del grid.questions[name]
+        grid.sets = ordered({"emotion": {}, "offensive": short("offensive")})
+        grid.sets.sentiment = ordered(short("sentiment"))
+        grid.questions = ordered(
+            {n: grid.questions[n].to_dict() for n in ("data", "rule", "factors")}
+        )
+        del grid.questions.rule.cells["exclude, half hidden"]
     if variant == "tiny":
         grid.seeds = (0, 1)
         grid.bootstrap = 200

@@ -27,6 +27,7 @@ def run(
     examples: int = 8,
     bootstrap: int = 1000,
     seed: int = 0,
+    ablation: str = "",
 ) -> dict[str, Any]:
     """Writes report.html, report.md, and the masks of the posts that were asked about.
 
@@ -35,7 +36,7 @@ def run(
     Args:
       prompts_file, curation, masked_file, training, evaluation: files and folders of a run.
       out: folder of this stage, beside theirs.
-      title, examples, bootstrap, seed: as in `evaluation.report.run`.
+      title, examples, bootstrap, seed, ablation: as in `evaluation.report.run`.
 
     Raises:
       UserError: as `evaluation.report.run`.
@@ -66,6 +67,7 @@ def run(
         examples=examples,
         bootstrap=bootstrap,
         seed=seed,
+        ablation=ablation,
     )
 
 

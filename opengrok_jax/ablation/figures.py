@@ -74,13 +74,3 @@ def picture(question: Mapping[str, Any]) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
-
-
-def caption(question: Mapping[str, Any]) -> str:
-    """What to see in the picture, for those who cannot."""
-    rows = [row for row in question["rows"] if row["difference"] is not None]
-    outside = sum(row["outcome"] != "noise" for row in rows)
-    return (
-        f"{outside} of {len(rows)} differences lie outside the noise (filled marks). "
-        f"{question['answer']}"
-    )

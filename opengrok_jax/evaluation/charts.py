@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,53 @@ def forest(rows: Sequence[tuple[str, Sequence[Mark]]], xlabel: str, label: str) 
     axes.set_xlim(least, most)
     axes.set_ylim(y + 0.5, 0.7)
     axes.set_xlabel(xlabel, color=INK)
+    return inline_svg(figure, label)
+
+
+def differences(rows: Sequence[Mapping[str, Any]], baseline: str, label: str) -> str:
+    """For each cell of an ablation's question its name, and below it its distance to the baseline.
+
+    A filled mark lies outside the noise, a hollow one inside: colour tells nothing alone.
+
+    Args:
+      rows: of a question of ablation.json.
+      baseline: name of the cell that the others are held against.
+      label: read aloud.
+    """
+    compared = [row for row in rows if row["difference"] is not None]
+    cells = list(dict.fromkeys(row["cell"] for row in compared))
+    figure, axes = canvas(4.9, 0.7 + 0.3 * len(cells) + 0.23 * len(compared), font=12)
+    colours = {"above": BLUE, "below": ORANGE}
+    ends = [100 * row[key] for row in compared for key in ("difference_low", "difference_high")]
+    least, most = min([-1.0, *ends]), max([1.0, *ends])
+    axes.axvline(0, color=FAINT, linewidth=1)
+    y = 0.0
+    for cell in cells:
+        axes.annotate(
+            cell, (least, y), xytext=(2, 0), textcoords="offset points", color=INK, va="center"
+        )
+        for row in (row for row in compared if row["cell"] == cell):
+            y -= 1
+            low, value, high = (
+                100 * row[key] for key in ("difference_low", "difference", "difference_high")
+            )
+            colour = colours.get(row["outcome"], FAINT)
+            axes.plot([low, high], [y, y], color=colour, linewidth=2.5, clip_on=False)
+            axes.plot(
+                [value], [y], "o" if row["set"] else "D", color=colour, markersize=7,
+                fillstyle="full" if row["outcome"] in colours else "none", clip_on=False,
+            )  # fmt: skip
+            axes.annotate(
+                f"{row['task']} {value:+.1f}", (high, y), xytext=(7, 0),
+                textcoords="offset points", color=INK, va="center", annotation_clip=False,
+                fontsize=10,
+            )  # fmt: skip
+        y -= 1.3
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(least, most)
+    axes.set_ylim(y + 0.5, 0.7)
+    axes.set_xlabel(f"points against {baseline}", color=INK)
     return inline_svg(figure, label)
 
 

@@ -23,7 +23,14 @@ from opengrok_jax.records import Message, prompt_id, to_json
 
 
 def run(
-    *, task: str, posts_file: Path, out: Path, name: str, count: int = 0, folds: int = 5
+    *,
+    task: str,
+    posts_file: Path,
+    out: Path,
+    name: str,
+    count: int = 0,
+    folds: int = 5,
+    instruction: str = "",
 ) -> dict[str, Any]:
     """Writes both files.
 
@@ -35,15 +42,17 @@ def run(
       name: of the files.
       count: at most so many posts, the first after sorting by the SHA-256 of the text; 0 = all.
       folds: at least 2.
+      instruction: how the posts are asked about, with {post}; "" = as the task does.
 
     Returns:
       posts, left_out, agreement: share of the answers that are the gold label.
 
     Raises:
-      ConfigError: a task of another kind, or fewer than two folds.
+      ConfigError: a task of another kind, fewer than two folds, or an instruction without {post}.
       DataError: a row that is none, an unknown label, or too few posts.
     """
-    made = make_task(task, {}, str(posts_file.parent.parent))
+    changed = {"instruction": instruction} if instruction else {}
+    made = make_task(task, changed, str(posts_file.parent.parent))
     if made.kind != "label":
         raise ConfigError(f"task {task!r} is of kind {made.kind!r}; expected 'label'")
     if folds < 2:

@@ -17,6 +17,7 @@ import numpy as np
 from opengrok_jax import markdown, pages, storage
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation import (
+    ablated,
     acquired,
     calibration,
     charts,
@@ -51,6 +52,7 @@ def run(
     examples: int = 8,
     bootstrap: int = 1000,
     seed: int = 0,
+    ablation: str = "",
 ) -> dict[str, Any]:
     """Writes `out/report.html`, a page without scripts or outside assets, and `out/report.md`.
 
@@ -64,9 +66,10 @@ def run(
       title: heading of the page.
       examples: how many training examples to show token by token.
       bootstrap, seed: resamples behind the intervals of the slices, and their seed.
+      ablation: folder of a finished `opengrok ablate` that the page shows, too; "" = none.
 
     Raises:
-      ConfigError: `examples` is negative, or `bootstrap` not positive.
+      ConfigError: `examples` is negative, or `bootstrap` not positive; no ablation is there.
       DataError: a file of an earlier stage is missing or malformed.
     """
     if examples < 0 or bootstrap < 1 or seed < 0:
@@ -90,6 +93,7 @@ def run(
             "verdicts": outcomes.verdicts(found),
             "headline": outcomes.headline(outcomes.verdicts(found)),
             "tasks": tasks,
+            "ablation": ablated.read(Path(ablation)) if ablation else None,
             "unmasked": unmasked,
             "api_asked": bool(whole["costs"]),
             "answer": answer,

@@ -9,6 +9,7 @@ import pytest
 from opengrok_jax import storage
 from opengrok_jax.ablation import ablate
 from opengrok_jax.errors import ConfigError
+from opengrok_jax.evaluation import ablated
 
 
 def test_the_result_is_as_the_docstring_says(finished):
@@ -28,6 +29,9 @@ def test_the_result_is_as_the_docstring_says(finished):
     for question in told["questions"]:
         assert (workdir / question["figure"]).read_text().startswith("<svg")
         assert question["ask"] in (workdir / "ablation.md").read_text()
+    shown = ablated.read(workdir)  # what the report of a run shows of it
+    assert [q["answer"] for q in shown["questions"]] == [q["answer"] for q in told["questions"]]
+    assert shown["made"].startswith("base.py with grid.py, 2 seeds; 20")
 
 
 def test_the_second_call_trains_nothing_and_says_the_same(finished, base, grid_config, capsys):

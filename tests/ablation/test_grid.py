@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_wrong_grid_is_refused(sections, given, said):
 
 
 def test_common_holds_for_every_cell_and_the_baseline_comes_first(sections):
-    given = asked(baseline="b") | {"common": {"rule": "multiply"}}
+    given: dict[str, Any] = {**asked(baseline="b"), "common": {"rule": "multiply"}}
     (question,) = grid.read(sections, **given).questions
     assert list(question.cells) == ["b", "a"]
     assert [c.rule for c in question.cells.values()] == ["multiply", "none"]

@@ -72,3 +72,13 @@ def test_what_cannot_be_is_refused(file, tmp_path):
     file.write_text('{"text": "a", "label": "rude"}\n')
     with pytest.raises(DataError, match="row 1: label 'rude'"):
         out_of_fold.run(task="tweeteval-offensive", **given)
+
+
+def test_the_posts_may_be_asked_about_in_other_words(file, tmp_path):
+    given = {"task": "tweeteval-offensive", "posts_file": file, "out": tmp_path, "folds": 2}
+    out_of_fold.run(**given, name="a", count=20, instruction="{post}")
+    book = recorded(tmp_path / "a.jsonl")
+    for row in storage.read_jsonl(tmp_path / "a.posts.jsonl"):
+        assert prompt_id((Message(role="user", content=row["text"]),)) in book
+    with pytest.raises(ConfigError, match=r"must hold \{post\}"):
+        out_of_fold.run(**given, name="b", instruction="What is it?")
