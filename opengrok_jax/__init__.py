@@ -11,11 +11,12 @@ over the records of `records`:
     training/     how it learns          packed rows, response-only loss, AdamW, early stopping
     evaluation/   what it learned        tasks, metrics, other systems, statistics, the report
 
-`pipeline` composes the rooms, `refine` goes on asking by what curation says of the answers,
-`report` shows it all under its masks, `cli` is the `opengrok` command, `tools` its verbs that are
-no stage, a file each (review, export, inspect, convert, generate, plan, ...). `config` reads
-configs/*.py, `chance` draws every mask, `pages` and `markdown` hold what is shown, `processes` says
-how several processes fine-tune together. Nothing heavy is imported here.
+`stages` lists the rooms and `pipeline` runs them, `refine` goes on asking by what curation says of
+the answers, `report` shows it all under its masks, `ablation` trains a grid of students, `cli` is
+the `opengrok` command, `tools` its verbs that are no stage, a file each (review, export, inspect,
+convert, generate, plan, ...). `config` reads configs/*.py, `chance` draws every mask, `pages` and
+`markdown` hold what is shown, `processes` says how several processes fine-tune together. Nothing
+heavy is imported here.
 """
 
 __version__ = "0.1.0"

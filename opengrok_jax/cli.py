@@ -19,6 +19,7 @@ from opengrok_jax import status as status_module
 from opengrok_jax.errors import StorageError, UserError
 from opengrok_jax.inert import inert
 from opengrok_jax.progress import say
+from opengrok_jax.stages import STAGES, VERBS
 
 EPILOG = """\
 configs:
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
     _verb(verbs, "run", "all stages below, in order; what is done is not done again")
-    for number, stage in enumerate(pipeline.STAGES, start=1):
+    for number, stage in enumerate(STAGES, start=1):
         reads, writes = READS[stage.verb], ", ".join(stage.writes)
         details = f"Reads {reads}. Writes {stage.folder}/: {writes}. Settings: {stage.section}.*"
         _verb(verbs, stage.verb, f"{number}. {stage.about}", details)
@@ -125,7 +126,7 @@ def _verb(verbs: Any, name: str, about: str, details: str = "") -> argparse.Argu
     )
     verb.add_argument("--config", required=True, metavar="FILE[:variant]", help="the experiment")
     if name != "status":
-        stages = f"one of {', '.join(pipeline.VERBS)}"
+        stages = f"one of {', '.join(VERBS)}"
         verb.add_argument(
             "--redo",
             default="",
@@ -142,5 +143,5 @@ def _what_next(verb: str, spec: list[str], folder: Path) -> None:
     if verb in ("run", "report"):
         say(f"report: {folder / 'report' / 'report.html'}")
     else:
-        following = pipeline.VERBS[pipeline.VERBS.index(verb) + 1]
+        following = VERBS[VERBS.index(verb) + 1]
         say(f"next: opengrok {following} --config {shlex.join(spec)}")

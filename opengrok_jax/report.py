@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from opengrok_jax import pipeline, storage
+from opengrok_jax import pipeline, stages, storage
 from opengrok_jax.errors import ConfigError, MissingExtra
 from opengrok_jax.progress import say
 
@@ -74,7 +74,7 @@ def run(
 def _stages(folder: Path) -> list[dict[str, Any]]:
     """What `pipeline.status` says, and what each finished stage was made of."""
     rows = pipeline.status(folder)
-    for row, stage in zip(rows, pipeline.STAGES, strict=True):
+    for row, stage in zip(rows, stages.STAGES, strict=True):
         manifest = storage.read_manifest(folder / stage.folder)
         row["fingerprint"] = manifest["fingerprint"] if manifest else ""
     return rows

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opengrok_jax import pipeline
+from opengrok_jax import pipeline, stages
 from opengrok_jax.errors import DataError
 from opengrok_jax.inert import inert
 from opengrok_jax.progress import duration
@@ -23,7 +23,7 @@ def show(folder: Path, *, as_json: bool, orphans: bool) -> int:
     """Prints it; `orphans` names every one of them. Answers the exit status."""
     rows = pipeline.status(folder)
     for row in rows:
-        row["journals"] = _journals(folder, pipeline.stage_of(row["stage"]).folder)
+        row["journals"] = _journals(folder, stages.stage_of(row["stage"]).folder)
     if as_json:
         print(json.dumps({"run_dir": str(folder), "stages": [_plain(r) for r in rows]}, indent=1))
         return 0

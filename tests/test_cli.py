@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from opengrok_jax import cli, pipeline
+from opengrok_jax import cli, stages
 from tests.command import opengrok
 
 
@@ -20,18 +20,18 @@ def demo(repository, tmp_path):
 def test_help_names_every_verb_and_exit_status(tmp_path):
     done = opengrok("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in (*pipeline.VERBS, "run", "status", "generate", "convert", "soft-targets", "plan"):
+    for verb in (*stages.VERBS, "run", "status", "generate", "convert", "soft-targets", "plan"):
         assert verb in done.stdout
     assert "exit status" in done.stdout
 
 
-@pytest.mark.parametrize("verb", pipeline.VERBS)
+@pytest.mark.parametrize("verb", stages.VERBS)
 def test_every_verb_says_what_it_reads_and_writes(verb, tmp_path):
     done = opengrok(verb, "--help", cwd=tmp_path)
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     assert cli.READS[verb] in text
-    assert all(name in text for name in pipeline.stage_of(verb).writes)
+    assert all(name in text for name in stages.stage_of(verb).writes)
 
 
 def test_a_stage_then_status_then_nothing_to_do(demo, tmp_path):

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from opengrok_jax import config as config_module
-from opengrok_jax import pipeline
+from opengrok_jax import pipeline, stages
 from opengrok_jax.errors import ConfigError
 
 SPECS = [
@@ -33,7 +33,7 @@ def test_every_config_is_listed(repository):
 def test_a_config_binds_to_every_room(repository, spec):
     config = config_module.load(str(repository / "configs" / spec))
     _, sections = pipeline.parts(config)
-    for stage in pipeline.STAGES:
+    for stage in stages.STAGES:
         run = pipeline.room(stage)
         parameters = inspect.signature(run).parameters.values()
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters), stage.verb

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from opengrok_jax import pipeline
+from opengrok_jax import stages
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_the_drawn_tree_is_the_tree(readme, repository):
 
 def test_the_drawn_run_folder_is_the_pipelines(readme):
     tree = readme.split("## The run folder")[1].split("```")[1]
-    for stage in pipeline.STAGES:
+    for stage in stages.STAGES:
         line = next(x for x in tree.splitlines() if x.strip().startswith(f"{stage.folder}/"))
         assert set(re.findall(r"[\w.]+\.(?:jsonl|parquet|html)", line)) - {"metrics.jsonl"} <= {
             *(name.split("/")[0] for name in stage.writes),

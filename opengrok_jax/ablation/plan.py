@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opengrok_jax import pipeline
+from opengrok_jax import stages
 from opengrok_jax.ablation.grid import Cell, Grid, masking_of
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.records import canonical_json
@@ -32,7 +32,7 @@ class Data:
     @property
     def id(self) -> str:
         """Of what it is made of; how fast it is asked for does not count."""
-        steering = next(s.steering for s in pipeline.STAGES if s.section == "teacher")
+        steering = next(s.steering for s in stages.STAGES if s.section == "teacher")
         plain = {n: dict(self.sections[n]) for n in ACQUIRED}
         plain["teacher"] = {k: v for k, v in plain["teacher"].items() if k not in steering}
         return digest(plain)

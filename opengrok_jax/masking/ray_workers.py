@@ -38,8 +38,8 @@ def cluster(address: str, count: int) -> Iterator[Work]:
     """
     os.environ.update(QUIET)
     with needs_extra("ray"):
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     options |= {"include_dashboard": False, "num_cpus": count or None} if not address else {}
     environment = {"env_vars": {**QUIET, **ONE_THREAD}}
@@ -68,8 +68,8 @@ def cluster(address: str, count: int) -> Iterator[Work]:
 
 def _round(task: Callable[..., Any], jobs: list[tuple[Any, ...]], number: int) -> Iterator[Any]:
     """One data set of jobs through a pool of actors."""
-    import ray.data
-    from ray.exceptions import RayError
+    import ray.data  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
     name = (task.__module__, task.__qualname__)
     rows = [{"job": pickle.dumps((*name, job))} for job in jobs]

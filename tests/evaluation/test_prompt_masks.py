@@ -1,6 +1,7 @@
 """Masks of test prompts: found by their tokens, read by the student, part of what an answer is of."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest

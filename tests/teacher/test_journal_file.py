@@ -38,7 +38,7 @@ def path(tmp_path):
 
 
 def test_the_files_that_a_stage_keeps_are_these():
-    from opengrok_jax.pipeline import stage_of
+    from opengrok_jax.stages import stage_of
 
     assert set(FILES) == set(stage_of("collect").keep)
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant=""):
-    from opengrok_jax.pipeline import STAGES
+    from opengrok_jax.stages import STAGES
 
     sections = {stage.section: {} for stage in STAGES}
     return ConfigDict(sections | {"run_dir": "run", "training": {"row_tokens": 160}})
