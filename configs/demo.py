@@ -90,7 +90,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "seed": 0,
         }
     )
-    config.report = ConfigDict({"title": "OpenGrok-JAX demo", "examples": 8})
+    config.report = ConfigDict({"title": "OpenGrok-JAX demo", "examples": 8, "ablation": ""})
 
     if variant == "smoke":
         config.update_from_flattened_dict(

@@ -150,5 +150,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "seed": 0,
         }
     )
-    config.report = ConfigDict({"title": "Phi-3-mini on your posts", "examples": 12})
+    config.report = ConfigDict(
+        {"title": "Phi-3-mini on your posts", "examples": 12, "ablation": ""}
+    )
     return config

@@ -100,7 +100,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "seed": 0,
         }
     )
-    config.report = ConfigDict({"title": "Students from scratch on tweets", "examples": 8})
+    config.report = ConfigDict(
+        {"title": "Students from scratch on tweets", "examples": 8, "ablation": ""}
+    )
 
     if variant == "short":
         config.update_from_flattened_dict(

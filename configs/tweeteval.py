@@ -104,7 +104,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Whatever file is scored, none of its posts may teach.
     tasks: Any = config.evaluation.tasks
     config.curation.evaluation_files = tasks.emotion.get_oneway_ref("file")
-    config.report = ConfigDict({"title": "TweetEval emotion", "examples": 8})
+    config.report = ConfigDict({"title": "TweetEval emotion", "examples": 8, "ablation": ""})
 
     if variant == "smoke":
         config.update_from_flattened_dict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     for line in review.summary(folder):
         say(f"review: {line}")
     if not flags.summary:
-        say(f"next: opengrok curate --config {flags.config}")
+        say(f"next: opengrok curate --config {shlex.join([flags.config, *rest])}")
     return 0
 
 
