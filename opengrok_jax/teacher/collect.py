@@ -265,9 +265,8 @@ def _closed(
     export.write_unanswered(out, plan)
     if stop is not None and stop.cause is Cause.INTERRUPTED and not (counts.ok == counts.planned):
         raise KeyboardInterrupt
-    if stop is None and 0 < counts.failed <= may_fail * counts.planned:
-        say(f"collect: {counts.failed} prompts are left without an answer: {export.UNANSWERED}")
-    elif stop is not None or counts.failed or counts.orphaned or counts.pending:
+    too_many = counts.failed > may_fail * counts.planned
+    if stop is not None or too_many or counts.orphaned or counts.pending:
         raise TeacherError(
             explain.stopped(
                 stop,
@@ -278,6 +277,12 @@ def _closed(
                 hint=preflight.models_hint(teacher.asking, found or Found()),
                 where=str(out / journal_file.NAME),
             )
+        )
+    if left := counts.failed + counts.blocked:
+        why = f" ({counts.blocked} by the content policy)" if counts.blocked else ""
+        say(
+            f"collect: {left} of {counts.planned} prompts are left without an answer{why}: "
+            f"{out / export.UNANSWERED}"
         )
     totals = export.write(out, plan, teacher, wider)
     if totals.rows != counts.ok:

@@ -121,7 +121,7 @@ def _words(told: Any) -> str:
 
 
 def _wait(reply: Reply) -> float | None:
-    """Retry-After in seconds, given as a number or as a date; a moment that is over says nothing."""
+    """Retry-After in seconds, given as a number or as a date; what is over says nothing."""
     value = reply.headers.get("retry-after", "").strip()
     if not value:
         return None

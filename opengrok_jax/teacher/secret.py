@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from urllib.parse import quote
+import re
 
 from opengrok_jax.errors import ConfigError
 
@@ -17,8 +16,12 @@ class Secret:
     def __init__(self, value: str) -> None:
         self._value = value
         # Local servers take any key, as "x" or "EMPTY": cutting that out would mangle answers.
-        spelled = {value, json.dumps(value)[1:-1], value.replace("/", "\\/"), quote(value, safe="")}
-        self._spellings = sorted(spelled, key=len, reverse=True) if len(value) >= 8 else []
+        self._cut = len(value) >= 8
+        spelled = "".join(map(_spellings, value))
+        self._text = re.compile(spelled)
+        self._bytes = re.compile(spelled.encode())
+        # Without one of these in a text, no other spelling than the plain one is.
+        self._signs = ("\\u00", "%", *(["\\"] if set(value) & set('/\\"') else []))
 
     def __repr__(self) -> str:
         """Never the string."""
@@ -34,15 +37,24 @@ class Secret:
 
     def mask(self, text: str) -> str:
         """`text` without the secret, however JSON or an address would spell it."""
-        for spelling in self._spellings:
-            text = text.replace(spelling, MASK)
-        return text
+        if not self._cut:
+            return text
+        text = text.replace(self._value, MASK)
+        return self._text.sub(MASK, text) if any(s in text for s in self._signs) else text
 
     def mask_bytes(self, raw: bytes) -> bytes:
         """`raw` without the secret."""
-        for spelling in self._spellings:
-            raw = raw.replace(spelling.encode(), MASK.encode())
-        return raw
+        if not self._cut:
+            return raw
+        raw = raw.replace(self._value.encode(), MASK.encode())
+        spelled = any(sign.encode() in raw for sign in self._signs)
+        return self._bytes.sub(MASK.encode(), raw) if spelled else raw
+
+
+def _spellings(char: str) -> str:
+    """A pattern of all that JSON, within JSON too, and addresses write for a character."""
+    point = f"{ord(char):02x}"
+    return rf"(?:\\{{0,4}}{re.escape(char)}|\\{{1,4}}u(?i:00{point})|%(?i:{point}))"
 
 
 def secret_from(variable: str) -> Secret:

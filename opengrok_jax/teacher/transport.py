@@ -218,6 +218,8 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:  # what the calls below raise comes as one too
             problem = f"no HTTP: {error}"
+        except httptools.HttpParserUpgrade:
+            problem = "a switch to another protocol that nobody asked for"
         if reply is not None:
             reply.came += len(data)
             if not reply.headed and reply.came > MAX_HEAD_BYTES:

@@ -276,9 +276,10 @@ def test_hostile_text_lies_still(browser, tmp_path):
         with served(tmp_path, rows, Draw(repeat=0.0)) as server, opened(browser, server) as page:
             texts = {}
             for _ in rows:
-                shown = page.locator("#answer")
+                shown, label = page.locator("#answer"), page.locator("#turns > .soft > .text")
                 texts[shown.inner_text()] = shown.locator(".mark").all_inner_texts()
                 assert shown.locator(":not(.mark)").count() == 0
+                assert label.locator(".mark").all_inner_texts() == texts[shown.inner_text()]
                 page.keyboard.press("e")
                 page.keyboard.press("Escape")
                 before = page.locator("#count").inner_text()
@@ -314,7 +315,7 @@ def test_emoji_of_several_characters_stay_whole(browser, tmp_path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_or_covered(browser, tmp_path, width, scheme):
     rows = [
-        verdict("p1", "word " * 300 + "w" * 500, reason="harmful"),
+        verdict("p1", "word " * 300 + "w" * 500, reason="harmful", label="l" * 500),
         verdict("p2", "a"),
     ]
     with served(tmp_path, rows, ALL) as server:

@@ -13,7 +13,19 @@ def test_it_shows_nowhere():
     assert not Secret("")
 
 
-@pytest.mark.parametrize("spelled", [KEY, KEY.replace("/", "\\/"), "sk-test%2F0123456789%2Babcdef"])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        KEY,
+        KEY.replace("/", "\\/"),
+        KEY.replace("/", "\\\\\\/"),  # JSON within JSON
+        "sk-test%2F0123456789%2Babcdef",
+        "sk-test%2f0123456789%2babcdef",
+        "".join(f"\\u{ord(c):04x}" for c in KEY),
+        "".join(f"\\u{ord(c):04X}" for c in KEY),
+        KEY.replace("/", "\\\\u002F"),
+    ],
+)
 def test_it_is_cut_out_however_it_is_spelled(spelled):
     assert Secret(KEY).mask(f"a {spelled} b") == f"a {MASK} b"
     assert Secret(KEY).mask_bytes(f"a {spelled} b".encode()) == f"a {MASK} b".encode()

@@ -184,6 +184,13 @@ def test_what_is_no_whole_reply_is_an_error_of_the_protocol(reply, tls):
         exchange(reply, tls=tls, hang_up=True)
 
 
+def test_a_switch_to_another_protocol_is_an_error_of_this_one(caplog):
+    reply = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhello"
+    with pytest.raises(httpx.RemoteProtocolError, match="another protocol"):
+        exchange(reply, hang_up=True)
+    assert caplog.records == []  # asyncio logs what its calls raise, with a traceback
+
+
 def test_a_head_without_an_end_is_given_up():
     with pytest.raises(httpx.RemoteProtocolError, match=f"head of more than {MAX_HEAD_BYTES}"):
         exchange([b"HTTP/1.1 200 OK\r\n", *([b"x: " + b"y" * 2**14 + b"\r\n"] * 16)])

@@ -67,7 +67,13 @@
     soFar();
     if (!item) return drawEnd();
     $("turns").replaceChildren(...item.turns.map(turn));
-    if (item.label) $("turns").append(make("p", `Gold label: ${item.label}`, "soft"));
+    if (item.label) {
+      const label = make("span", undefined, "text");
+      show(label, item.label);
+      const line = make("p", "Gold label: ", "soft");
+      line.append(label);
+      $("turns").append(line);
+    }
     const marks = show($("answer"), item.answer);
     const words = (item.answer.match(/\S+/g) || []).length;
     const letters = [...item.answer].length;
