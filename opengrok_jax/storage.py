@@ -304,7 +304,7 @@ def claim(
 
     Args:
       run: the run folder.
-      config: JSON-able. Its run_dir may change: that is the folder itself, moved.
+      config: JSON-able.
       may_change: sections that may differ from before, since nothing was made of them or it is
         redone, and single settings ("section.key") on which nothing that is made depends.
       redo: section -> what to type after the command to do it and all that follows again, in the
@@ -316,7 +316,7 @@ def claim(
     path = run / "config.json"
     config = json.loads(json.dumps(config))
     before = read_json(path) if path.exists() else config
-    free = {*may_change, "run_dir"}  # a folder that was moved is still the same run
+    free = set(may_change)
     changed = differences(_without(before, free), _without(config, free))
     if changed:
         shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if changed[4:] else "")

@@ -28,6 +28,7 @@ from opengrok_jax.evaluation import (
     slices,
 )
 from opengrok_jax.evaluation.outcomes import Outcome
+from opengrok_jax.inert import inert
 from opengrok_jax.masked_file import manifest
 from opengrok_jax.progress import duration, track
 from opengrok_jax.records import Example, Prompt
