@@ -175,4 +175,11 @@ def first_row(outcome: Outcome, asking: Asking, prices: Prices) -> str:
             "prices: set teacher.price_input, teacher.price_output (US dollars for a million "
             "tokens) and teacher.cap"
         )
+    if not answer.text.strip() and answer.finish_reason == "length":
+        return (
+            f"the first answer has {answer.usage.completion_tokens} tokens and no text: it was cut "
+            "while the model was still reasoning. Raise teacher.max_tokens"
+        )
+    if not answer.text.strip() and answer.finish_reason in ("tool_calls", "function_call"):
+        return "the first answer is the call of a tool, without text; ask a model without tools"
     return ""

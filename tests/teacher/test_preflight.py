@@ -116,7 +116,7 @@ def test_a_model_that_is_not_listed():
 
 def test_the_first_row():
     def first(asking=ASKING, prices=PRICES, **answer):
-        made = Answer(text="a", finish_reason="stop", model="m", **answer)
+        made = Answer(**{"text": "a", "finish_reason": "stop", "model": "m", **answer})
         return preflight.first_row(Outcome(kind=Kind.OK, answer=made), asking, prices)
 
     from dataclasses import replace
@@ -124,6 +124,10 @@ def test_the_first_row():
     assert first() == ""
     assert "no log-probabilities" in first(replace(ASKING, top_logprobs=2))
     assert first(replace(ASKING, top_logprobs=2), logprobs_told=True) == ""
+    thought = {"text": " ", "finish_reason": "length", "usage": Usage(completion_tokens=9)}
+    assert "9 tokens and no text" in first(**thought)
+    assert first(**thought | {"text": "a"}) == first(text="", finish_reason="stop") == ""
+    assert "call of a tool" in first(text="", finish_reason="tool_calls")
     dear = Usage(cost_ticks=20_000_000)
     assert first(usage=dear) == ""
     assert "0.0020000000 USD" in first(prices=Prices(), usage=dear)
