@@ -142,7 +142,7 @@ def differences(rows: Sequence[Mapping[str, Any]], baseline: str, label: str) ->
                 fillstyle="full" if row["outcome"] in colours else "none", clip_on=False,
             )  # fmt: skip
             axes.annotate(
-                f"{row['task']} {value:+.1f}", (high, y), xytext=(7, 0),
+                f"{row['task']} {value:+.1f}", (most, y), xytext=(9, 0),
                 textcoords="offset points", color=INK, va="center", annotation_clip=False,
                 fontsize=10,
             )  # fmt: skip
