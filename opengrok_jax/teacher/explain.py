@@ -41,9 +41,10 @@ def stopped(
         return f"{teacher.endpoint}: {stop.detail}. {kept}"
     outcome = stop.outcome
     assert outcome is not None
-    what = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
-    if outcome.detail.startswith(outcome.reason):
-        what = outcome.detail
+    detail = _line(outcome.detail)
+    what = f"{outcome.reason}: {detail}" if detail else outcome.reason
+    if detail.startswith(outcome.reason):
+        what = detail
     said = f"{teacher.endpoint} stopped the collection ({what})"
     if stop.cause is Cause.PRICE:
         return (
@@ -66,7 +67,7 @@ def stopped(
         )
     if stop.cause is Cause.DOWN:
         return f"{said}: prompt after prompt failed. {kept} once it is up again"
-    return f"{said}: {_refused(outcome.kind, outcome.detail, teacher, hint)}. {kept} after that"
+    return f"{said}: {_refused(outcome.kind, detail, teacher, hint)}. {kept} after that"
 
 
 def _refused(kind: Kind, detail: str, teacher: Teacher, hint: str) -> str:
@@ -97,9 +98,14 @@ def _failed(counts: Counts, failures: Iterable[tuple[str, str, str]]) -> str:
     prompt_id, detail = firsts[reason]
     return (
         f"{counts.failed} of {counts.planned} prompts got no answer; commonest reason: {reason} "
-        f"({times}), as for prompt {prompt_id}: {detail or reason} (all of them in "
+        f"({times}), as for prompt {prompt_id}: {_line(detail) or reason} (all of them in "
         f"{export.UNANSWERED}; teacher.may_fail={_share(counts)} goes on without them)"
     )
+
+
+def _line(words: str) -> str:
+    """An endpoint's words without their line breaks: a message is one line."""
+    return " ".join(words.split())
 
 
 def _share(counts: Counts) -> str:

@@ -49,6 +49,7 @@ def test_every_stop_says_what_is_kept(cause):
         ({"cause": Cause.LONG_WAIT, "wait": 5000.0}, "asks to wait 5000 s"),
         ({"cause": Cause.SLOW}, "lower teacher.concurrency"),
         ({"cause": Cause.DOWN}, "prompt after prompt failed"),
+        ({"cause": Cause.DOWN, "detail": "two\r\nlines"}, "(HTTP 400: two lines): prompt"),
         ({"cause": Cause.PRICE}, "more than 1.5 times"),
         ({"cause": Cause.FIRST, "detail": "no such thing"}, "http://h/v1: no such thing"),
         (
