@@ -36,7 +36,8 @@ def show(folder: Path, *, as_json: bool, orphans: bool) -> int:
             for key, value in row["counts"].items()
             if isinstance(value, (int, float, str)) and not isinstance(value, bool)
         )
-        print(f"  {row['stage']:<13} {state:<6} {took:>11}  {inert(counts[:90])}".rstrip())
+        shown = counts if len(counts) <= 90 else counts[:90].rpartition(", ")[0] + " ..."
+        print(f"  {row['stage']:<13} {state:<6} {took:>11}  {inert(shown)}".rstrip())
         for where, found in row["journals"].items():
             for line in _told(where, found, orphans):
                 print(f"    {line}")

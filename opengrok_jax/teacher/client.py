@@ -36,7 +36,8 @@ def endpoint(base_url: str) -> str:
     """The base address in one spelling, for the request and for the records.
 
     Raises:
-      ConfigError: it is no http(s) address, or carries a name, a password or a query.
+      ConfigError: it is no http(s) address, carries a name, a password or a query, or ends with
+        what is added to it.
     """
     try:
         parts = urlsplit(base_url.strip())
@@ -54,7 +55,14 @@ def endpoint(base_url: str) -> str:
             f"base_url for {host} carries a user name, password, query or fragment; give the bare "
             "address and put the key into the environment variable that api_key_env names"
         )
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    path = parts.path.rstrip("/")
+    for told in ("/chat/completions", "/responses", "/models"):
+        if path.endswith(told):
+            raise ConfigError(
+                f"base_url ends with {told}, which is added to it; leave that off: "
+                f"{parts.scheme}://{parts.netloc.lower()}{path.removesuffix(told)}"
+            )
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
 class Client:

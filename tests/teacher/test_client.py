@@ -166,6 +166,12 @@ def test_a_plain_request_goes_through_the_proxy_of_the_environment(monkeypatch):
         Client(base_url="http://somewhere.invalid/v1", key=Secret(""), timeout_sec=1.0)
 
 
+@pytest.mark.parametrize("told", ["/chat/completions", "/responses/", "/models"])
+def test_an_address_with_the_path_of_a_request_is_told_without(told):
+    with pytest.raises(ConfigError, match=r"leave that off: http://h:1/v1$"):
+        endpoint(f"http://H:1/v1{told}")
+
+
 def test_endpoint_has_one_spelling():
     assert endpoint(" https://API.x.ai/v1/ ") == endpoint("https://api.x.ai/v1")
     assert endpoint("http://[::1]:8000/v1") == "http://[::1]:8000/v1"
