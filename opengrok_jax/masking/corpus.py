@@ -26,7 +26,7 @@ from typing import Any
 
 from opengrok_jax import storage
 from opengrok_jax.errors import DataError
-from opengrok_jax.masking import arrays, distinct, encode, factors, syntax, tfidf, words
+from opengrok_jax.masking import arrays, distinct, encode, factors, tfidf, words
 from opengrok_jax.masking.workers import Work
 from opengrok_jax.progress import track
 from opengrok_jax.tokenizer import load as load_tokenizer
@@ -266,13 +266,13 @@ def _annotate(
 
 
 @lru_cache(maxsize=1)
-def _pipeline(name: str) -> Any:
-    return syntax.load_pipeline(name)
+def _annotator(pipeline: str) -> words.Annotator:
+    return words.Annotator(pipeline)
 
 
 def annotate_chunk(pipeline: str, texts: list[str], path: str, covers: int) -> int:
     """In a worker: the words of a chunk; answers `covers`."""
-    words.save(Path(path), words.annotate(_pipeline(pipeline), texts))
+    words.save(Path(path), _annotator(pipeline)(texts))
     return covers
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from opengrok_jax import masked_file, records, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
-from opengrok_jax.masking import draw, encode, factors, keep, syntax, tfidf, words
+from opengrok_jax.masking import draw, encode, factors, keep, tfidf, words
 from opengrok_jax.masking.build import FREQUENCIES, MASKED
 from opengrok_jax.masking.encode import Chat
 from opengrok_jax.progress import track
@@ -58,7 +58,7 @@ class Masker:
                 "which is not what is installed now: other words would be hidden; install that "
                 "version again, or run `opengrok mask` anew"
             )
-        self._nlp = syntax.load_pipeline(name)
+        self._annotator = words.Annotator(name)
         folder = tokenizer_files.handed_over(masking / MASKED, made)
         self._tokenizer = load_tokenizer(str(folder))
         self._frequencies = tfidf.Frequencies(masking / FREQUENCIES)
@@ -103,7 +103,7 @@ class Masker:
         pieces = block.pieces()
         distinct = list(dict.fromkeys(pieces))
         place = {piece: at for at, piece in enumerate(distinct)}
-        table = factors.picked(words.annotate(self._nlp, distinct), [place[p] for p in pieces])
+        table = factors.picked(self._annotator(distinct), [place[p] for p in pieces])
         made = factors.score(block, table, self._frequencies, **self._chosen)
         return made, draw.masked(made, self._weights, self._scope, self._seed)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from opengrok_jax.errors import ConfigError, UserError, needs_extra
-from opengrok_jax.masking.workers import ONE_THREAD, Work
+from opengrok_jax.masking.workers import ENVIRONMENT, Work
 
 JOBS_AT_ONCE = 64  # of each worker, in one data set; they are in memory
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
@@ -42,7 +42,7 @@ def cluster(address: str, count: int) -> Iterator[Work]:
         import ray.data  # pyright: ignore[reportMissingImports]
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     options |= {"include_dashboard": False, "num_cpus": count or None} if not address else {}
-    environment = {"env_vars": {**QUIET, **ONE_THREAD}}
+    environment = {"env_vars": {**QUIET, **ENVIRONMENT}}
     try:
         ray.init(address=address or "local", runtime_env=environment, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:

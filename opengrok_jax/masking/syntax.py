@@ -19,7 +19,6 @@ or parataxis: they score 0 on both, and only TF-IDF can speak for them.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -73,9 +72,8 @@ LONGEST_PIECE = 2000
 # so no such stretch is longer than this either: 10,000 absurd characters cost 3 s at most.
 LONGEST_CHUNK = 500
 BATCH = 256
-# So many words stay in a pipeline's vocabulary, about 700 bytes each; the others live as long as
-# their batch. A word that has to be made again for each batch costs up to an eighth of the time.
-LASTING = 30_000
+# Chunks of white space whose words a tokenizer remembers; spaCy's own number is 10,000.
+REMEMBERED = 50_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHUNK = re.compile(rf"\S{{{LONGEST_CHUNK}}}(?=\S)")
@@ -102,7 +100,7 @@ def load_pipeline(name: str = "") -> spacy.language.Language:
         raise ConfigError(f"pipeline {name!r} cannot be loaded: {_remedy(name, cause)}") from None
     tokenizer: Any = nlp.tokenizer
     if hasattr(tokenizer, "max_cache_size"):  # spaCy's own, and not a publisher's
-        tokenizer.max_cache_size = LASTING
+        tokenizer.max_cache_size = REMEMBERED
     probe = nlp("People like good cats .")
     has = {
         "dependency parser": probe.has_annotation("DEP"),
@@ -115,16 +113,6 @@ def load_pipeline(name: str = "") -> spacy.language.Language:
                 "); choose one with both, such as en_core_web_sm, or '' for the one we ship"
             )
     return nlp
-
-
-def zone(nlp: spacy.language.Language) -> contextlib.AbstractContextManager[Any]:
-    """Around a batch: what the vocabulary learns in it is forgotten, once it knows enough.
-
-    So memory stays flat over millions of posts, and yet the frequent words need not be made anew.
-    """
-    if len(nlp.vocab) < LASTING:  # counts what was forgotten too: it never falls below again
-        return contextlib.nullcontext()
-    return nlp.memory_zone()
 
 
 def _remedy(name: str, cause: str) -> str:

@@ -1,15 +1,15 @@
 """What the mask costs on top of its annotator, and what it takes at which size. Prints JSON.
 
-python scripts/bench/masking.py overhead [--posts 10000] [--repeats 3]
+python scripts/bench/masking.py overhead [--posts 8192] [--repeats 3]
 python scripts/bench/masking.py scale [--sizes 10000,100000] [--workers 0]
 python scripts/bench/masking.py rebuild [--posts 100000] [--workers 0]
 
-overhead  processor and wall time of one thread over the same posts, three in turns, each with a
-          freshly loaded pipeline: bare `nlp.pipe` of the one that ships over the distinct posts
-          (batches of 256, no memory zone, the Docs thrown away); everything that annotating is in
-          a build (duplicates found, chunks keyed, words copied out, written and read again); and
-          the whole build, from examples.jsonl to masked.parquet. Medians of the ratios, and the
-          ratio of the shortest turns.
+overhead  processor and wall time over the same posts, in turns of 1024 posts, each by a process of
+          its own with one thread: `bare` is `nlp.pipe` of the pipeline that ships over the distinct
+          posts (batches of 256, no memory zone, the Docs thrown away); `bare in a worker` the same
+          in the environment that the build gives its workers; `annotating` everything that
+          annotating is in a build (duplicates found, chunks keyed, words copied out, written and
+          read again). Medians over the turns, and the ratio of the sums.
 scale     whole builds of growing corpora: seconds, posts a second, and the peak of resident memory
           of the process and its workers together, sampled every half second from /proc.
 rebuild   seconds of a build after alpha changed, the factors being there.
@@ -23,8 +23,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
-import io
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,6 @@ if __name__ == "__main__":
 
 def main() -> None:
     """Parses the flags, measures, prints."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
-        os.environ[name] = "false" if name.startswith("TOK") else "1"  # as a worker has them
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("overhead", "scale", "rebuild"))
     parser.add_argument("--posts", type=int, default=0)
@@ -65,7 +63,7 @@ def main() -> None:
     flags = parser.parse_args()
     source = real_posts(flags.data)
     if flags.what == "overhead":
-        result = overhead(source, flags.posts or 10_000, flags.repeats)
+        result = overhead(source, flags.posts or 8192, flags.repeats)
     elif flags.what == "scale":
         sizes = [int(size) for size in flags.sizes.split(",")]
         result = {"builds": [scale(source, size, flags.workers, flags.keep) for size in sizes]}
@@ -94,10 +92,10 @@ def posts(source: list[str], count: int) -> Iterator[str]:
             yield " ".join(one[: len(one) // 2] + other[len(other) // 2 :])
 
 
-def write_examples(source: list[str], count: int, path: Path, *, as_they_are: bool = False) -> None:
-    """An examples file as `opengrok curate` writes it, of `posts` or of the source itself."""
+def write_examples(source: list[str], count: int, path: Path) -> None:
+    """An examples file as `opengrok curate` writes it."""
     with open(path, "w", encoding="utf-8") as file:
-        for number, post in enumerate(source if as_they_are else posts(source, count)):
+        for number, post in enumerate(posts(source, count)):
             row = {
                 "id": f"{number:016x}",
                 "messages": [{"role": "user", "content": post}],
@@ -116,67 +114,100 @@ def write_examples(source: list[str], count: int, path: Path, *, as_they_are: bo
 
 
 def overhead(source: list[str], count: int, repeats: int) -> dict[str, Any]:
-    """Processor and wall seconds of the bare pipeline and of annotating in a build, in turns."""
-    from opengrok_jax.masking import syntax
+    """Seconds of the bare pipeline and of annotating as in a build, in turns."""
+    from opengrok_jax.masking import words, workers
 
     texts = list(posts(source, count))
-    distinct = list(dict.fromkeys(texts))
-    turns = {"bare": bare, "annotating": annotating, "build": whole}
+    shares = [texts[at : at + words.CHUNK] for at in range(0, len(texts), words.CHUNK)]
+    one_thread = {k: v for k, v in workers.ENVIRONMENT.items() if "MALLOC" not in k}
+    kinds = {
+        "bare": (bare, one_thread),
+        "bare in a worker": (bare, workers.ENVIRONMENT),
+        "annotating": (annotating, workers.ENVIRONMENT),
+    }
     rows = []
     for repeat in range(repeats):
-        took = {}
-        for name in list(turns)[:: 1 if repeat % 2 == 0 else -1]:
-            nlp: Any = syntax.load_pipeline()
-            if name == "bare":  # as spaCy makes it, without our larger cache
-                nlp.tokenizer.max_cache_size = 10_000
-            for _ in nlp.pipe(distinct[:32]):  # what is made at first use
-                pass
-            took[name] = seconds(lambda name=name, nlp=nlp: turns[name](nlp, texts))
-        rows.append(took)
+        with contextlib.ExitStack() as stack:
+            turns = {k: stack.enter_context(begun(*how)) for k, how in kinds.items()}
+            for number, share in enumerate(shares):
+                names = list(turns)[:: 1 if (number + repeat) % 2 == 0 else -1]
+                rows.append({name: turns[name](share) for name in names})
     return {
-        "pipeline": syntax.pipeline_label(syntax.load_pipeline()),
         "posts": len(texts),
-        "distinct": len(distinct),
-        "overhead": {
-            name: {
-                "cpu_median": middle(rows, name, "cpu"),
-                "cpu_least": least(rows, name, "cpu") / least(rows, "bare", "cpu") - 1,
-                "wall_median": middle(rows, name, "wall"),
-            }
-            for name in ("annotating", "build")
+        "distinct": len(set(texts)),
+        "turns": len(rows),
+        "overhead": {name: against(rows, name) for name in kinds if name != "bare"},
+        "seconds": {
+            name: {kind: sum(row[name][kind] for row in rows) for kind in ("cpu", "wall")}
+            for name in kinds
         },
-        "turns": rows,
     }
 
 
-def middle(rows: list[dict[str, Any]], name: str, kind: str) -> float:
-    """The median of what a turn takes more than the bare pipeline in the same round."""
-    return statistics.median(row[name][kind] / row["bare"][kind] for row in rows) - 1
+def against(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """What a kind takes more than the bare pipeline for the same posts."""
+    told = {}
+    for kind in ("cpu", "wall"):
+        ratios = [row[name][kind] / row["bare"][kind] for row in rows]
+        told[f"{kind}_median"] = statistics.median(ratios) - 1
+        told[f"{kind}_of_sums"] = (
+            sum(row[name][kind] for row in rows) / sum(row["bare"][kind] for row in rows) - 1
+        )
+    return told
 
 
-def least(rows: list[dict[str, Any]], name: str, kind: str) -> float:
-    """The shortest turn: the one that other work on the machine disturbed least."""
-    return min(row[name][kind] for row in rows)
+@contextlib.contextmanager
+def begun(
+    task: Callable[[Any], None], environment: dict[str, str]
+) -> Iterator[Callable[[list[str]], dict[str, float]]]:
+    """A process that does the task for the posts it is given; answers its seconds for them."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=task, args=(theirs,))
+    process.start()
+    os.environ.clear()
+    os.environ.update(before)
+    ours.recv()  # it is ready
+
+    def turn(share: list[str]) -> dict[str, float]:
+        ours.send(share)
+        return ours.recv()
+
+    try:
+        yield turn
+    finally:
+        ours.send(None)
+        process.join()
 
 
-def bare(nlp: Any, texts: list[str]) -> None:
+def turns_of(pipe: Any, work: Callable[[list[str]], None]) -> None:
+    """In a process of `begun`: does the work until there is no more."""
+    pipe.send(None)
+    while (share := pipe.recv()) is not None:
+        cpu, wall = time.process_time(), time.perf_counter()
+        work(share)
+        pipe.send({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall})
+
+
+def bare(pipe: Any) -> None:
     """The pipeline and nothing else; each text once."""
-    for _ in nlp.pipe(dict.fromkeys(texts), batch_size=256):
-        pass
+    from opengrok_jax.masking import syntax
+
+    nlp: Any = syntax.load_pipeline()
+    nlp.tokenizer.max_cache_size = 10_000  # as spaCy makes it
+    seen: set[str] = set()
+
+    def work(share: list[str]) -> None:
+        new = [text for text in dict.fromkeys(share) if text not in seen]
+        for _ in nlp.pipe(new, batch_size=256):
+            pass
+        seen.update(new)
+
+    turns_of(pipe, work)
 
 
-def whole(nlp: Any, texts: list[str]) -> None:
-    """A build from examples to masks in this process, loading included."""
-    from opengrok_jax.masking import build
-
-    with tempfile.TemporaryDirectory() as folder:
-        examples = Path(folder) / "examples.jsonl"
-        write_examples(texts, len(texts), examples, as_they_are=True)
-        with contextlib.redirect_stderr(io.StringIO()):
-            build.run(examples_file=examples, out=Path(folder) / "out", workers=1)
-
-
-def annotating(nlp: Any, texts: list[str]) -> None:
+def annotating(pipe: Any) -> None:
     """What a build does: distinct texts, chunks, their words on disk and back."""
     import hashlib
 
@@ -184,37 +215,21 @@ def annotating(nlp: Any, texts: list[str]) -> None:
 
     from opengrok_jax.masking import distinct, factors, words
 
+    annotator, keys = words.Annotator(""), []
     with tempfile.TemporaryDirectory() as folder:
-        kept, keys = Path(folder) / "words", []
-        waiting: list[str] = []
-        everywhere = []
-
-        def chunk(some: list[str]) -> None:
-            keys.append(words.chunk_key("bench", some))
-            words.save(words.file_of(kept, keys[-1]), words.annotate(nlp, some))
-
+        kept = Path(folder) / "words"
         with distinct.opened(Path(folder) / "distinct.sqlite") as index:
-            for at in range(0, len(texts), 2048):
-                some = texts[at : at + 2048]
-                digests = [hashlib.blake2b(t.encode(), digest_size=16).digest() for t in some]
-                table = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
-                places, new = index.of(table)
-                everywhere.append(places)
-                waiting += [some[n] for n in new]
-                while len(waiting) >= words.CHUNK:
-                    chunk(waiting[: words.CHUNK])
-                    del waiting[: words.CHUNK]
-        if waiting:
-            chunk(waiting)
-        for places in everywhere:
-            factors.gather(places, keys, kept)
 
+            def work(share: list[str]) -> None:
+                digests = [hashlib.blake2b(t.encode(), digest_size=16).digest() for t in share]
+                _, new = index.of(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16))
+                texts = [share[n] for n in new]
+                keys.append(words.chunk_key("bench", texts))
+                words.save(words.file_of(kept, keys[-1]), annotator(texts))
+                chunk = (len(keys) - 1) * words.CHUNK
+                factors.gather(chunk + np.arange(len(texts)), keys, kept)
 
-def seconds(work: Any) -> dict[str, float]:
-    """Processor and wall seconds of this process."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+            turns_of(pipe, work)
 
 
 # ---- whole builds -------------------------------------------------------------------------------

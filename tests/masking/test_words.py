@@ -122,15 +122,20 @@ def test_a_pipeline_that_is_not_there(name):
         words.identity(name)
 
 
-def test_what_a_vocabulary_remembers_changes_no_word(nlp, table, monkeypatch):
-    """Frequent words stay, the rest goes with its batch: an empty, a full and a small memory."""
-    monkeypatch.setattr(syntax, "LASTING", 0)
-    forgetful = syntax.load_pipeline()
-    before = len(forgetful.vocab.strings)
-    again = words.annotate(forgetful, TEXTS)
-    assert len(forgetful.vocab.strings) == before, "nothing stayed"
-    with syntax.zone(nlp):
-        assert nlp.vocab.in_memory_zone
-    for name in ("counts", "starts", "ends", "upos", "relation", "heads"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
-    assert again.names == table.names
+def test_a_vocabulary_is_bounded_and_changes_no_word(table, monkeypatch):
+    """Learnt words, and the pipeline loaded anew because of them: the same table."""
+    monkeypatch.setattr(words, "NEW_WORDS", 100)
+    annotator = words.Annotator("")
+    loaded = []
+    monkeypatch.setattr(
+        syntax,
+        "load_pipeline",
+        lambda name, load=syntax.load_pipeline: (loaded.append(name), load(name))[1],
+    )
+    annotator([f"word{number}" for number in range(200)])
+    assert not loaded
+    for again in (annotator(TEXTS), annotator(TEXTS)):
+        for name in ("counts", "starts", "ends", "upos", "relation", "heads"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+        assert again.names == table.names
+    assert loaded == [""]
