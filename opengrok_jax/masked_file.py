@@ -310,6 +310,23 @@ def stream(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> Iterator[Any]
             raise DataError(f"{file}: not a readable Parquet file: {error}") from None
 
 
+def examples(path: Path) -> Iterator[MaskedExample]:
+    """The examples of a folder in order, a row group in memory; all factors are NaN.
+
+    Raises:
+      DataError: as `stream`.
+    """
+    names = [name for name in COLUMNS if name not in FACTORS]
+    code = {name: number for number, name in enumerate(SPLITS)}
+    for batch in stream(path, names):
+        flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=False) for name in names}
+        ends = np.cumsum(np.diff(batch.column("tokens").offsets.to_numpy()), dtype=np.int64)
+        unread = np.broadcast_to(np.float32(np.nan), len(flat["tokens"]))
+        splits = np.array([code[name] for name in batch.column("split").to_pylist()], np.int8)
+        columns = {name: flat.get(name, unread) for name in COLUMNS}
+        yield from MaskedRows(batch.column("id"), splits, ends, columns)
+
+
 def read_masked(path: Path, factors: Sequence[str] = FACTORS) -> tuple[MaskedRows, dict[str, Any]]:
     """The examples of a folder and their provenance.
 

@@ -58,6 +58,15 @@ def response_positions(example: MaskedExample) -> np.ndarray:
     return np.flatnonzero(example.roles[1:] == RESPONSE)
 
 
+def begin(folder: Path) -> None:
+    """Empties a folder whose parts are about to be made anew; raises StorageError."""
+    with storage.storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / storage.MANIFEST).unlink(missing_ok=True)
+        for path in folder.glob("part-*.arrow"):
+            path.unlink()
+
+
 def write_part(folder: Path, number: int, rows: Iterable[SoftRows], *, k: int) -> None:
     """Writes one part atomically.
 

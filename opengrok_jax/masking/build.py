@@ -17,12 +17,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from opengrok_jax import masked_file, progress, storage, tokenizer_files
+from opengrok_jax import masked_file, progress, records, storage, tokenizer_files
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masking import corpus as corpora
 from opengrok_jax.masking import draw, encode, keep, ray_workers, soft_targets, syntax, words
@@ -30,7 +30,7 @@ from opengrok_jax.masking import workers as workers_module
 from opengrok_jax.masking.corpus import Corpus, Source
 from opengrok_jax.masking.keep import Sums, Weights
 from opengrok_jax.masking.workers import Work
-from opengrok_jax.records import Example
+from opengrok_jax.records import Example, MaskedExample
 from opengrok_jax.tokenizer import ChatTokenizer
 from opengrok_jax.tokenizer import load as load_tokenizer
 from opengrok_jax.tokenizer import path_of as tokenizer_path
@@ -288,20 +288,22 @@ def shares(rows: Sequence[int], size: int) -> list[list[tuple[int, int, int]]]:
 def _soft(
     logprobs_file: Path, out: Path, chat: ChatTokenizer, examples_file: Path
 ) -> dict[str, Any]:
-    """Soft targets; what the teacher told, and the tokens of all examples, are in memory."""
-    masked, _ = masked_file.read_masked(out / MASKED, [])
-    fitting = set(masked.ids)
-    responses = {
-        example.id: syntax.well_formed(example.response)
-        for example in storage.read_records(examples_file, Example)
-        if example.id in fitting
-    }
-    soft = soft_targets.build(logprobs_file, out / "soft", chat, masked, responses)
+    soft = soft_targets.build(
+        logprobs_file, out / "soft", chat, _with_responses(out / MASKED, examples_file)
+    )
     progress.say(
         f"mask: {soft['aligned_share']:.1%} of the response tokens have a distribution of the "
         f"teacher's, holding {soft['mean_stored_mass']:.1%} of its mass"
     )
     return soft
+
+
+def _with_responses(masked: Path, examples_file: Path) -> Iterator[tuple[MaskedExample, str]]:
+    """The masked examples, which are some of the file's in its order, and what they answer."""
+    rows = (records.from_json(Example, row) for row in storage.read_jsonl(examples_file))
+    for example in masked_file.examples(masked):
+        found = next(row for row in rows if row.id == example.id)
+        yield example, syntax.well_formed(found.response)
 
 
 def _shown(weights: Weights) -> str:

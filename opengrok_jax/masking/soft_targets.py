@@ -15,17 +15,19 @@ tokens in between are learnt by cross-entropy alone, and the aligned share is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from opengrok_jax import records, soft_file, storage
+from opengrok_jax.errors import DataError
 from opengrok_jax.records import Likely, Logprobs, MaskedExample
 from opengrok_jax.soft_file import ABSENT, SoftRows, response_positions
 from opengrok_jax.tokenizer import ChatTokenizer
 
+ROWS_PER_PART = 2048
 _OVER = 1.01  # probabilities that add up to more are no distribution
 
 
@@ -33,18 +35,19 @@ def build(
     logprobs_file: Path,
     out: Path,
     chat: ChatTokenizer,
-    examples: Sequence[MaskedExample],
-    responses: Mapping[str, str],
+    examples: Iterable[tuple[MaskedExample, str]],
 ) -> dict[str, Any]:
     """Writes the soft targets of all examples whose answer the teacher's tokens spell.
 
+    In memory are the place of each answer in the file, about 150 bytes, and `ROWS_PER_PART`
+    examples.
+
     Args:
-      logprobs_file: .jsonl of `records.Logprobs`.
+      logprobs_file: .jsonl of `records.Logprobs`; of several with one id the last one counts.
       out: folder of soft_file.py.
       chat: the tokenizer of the examples.
-      examples: as tokens.
-      responses: id -> the text of the answer. One that was changed after the teacher wrote it (a
-        name replaced, say) gets no soft targets.
+      examples: as tokens, each with the text of its answer. One that was changed after the teacher
+        wrote it (a name replaced, say) gets no soft targets.
 
     Returns:
       examples (with soft targets), changed, and `soft_file.coverage` over the response tokens of
@@ -52,28 +55,73 @@ def build(
 
     Raises:
       DataError: the file is missing or malformed.
+      StorageError: the disk refused.
     """
-    told = {row.prompt_id: row for row in _read(logprobs_file)}
+    places, k = _places(logprobs_file)
     pieces = vocabulary(chat)
-    changed, rows, bare = 0, [], 0
-    for example in examples:
-        found = told.get(example.id)
-        if found is not None and found.text != responses[example.id]:
-            changed, found = changed + 1, None
-        if found is None:
-            bare += len(response_positions(example))
-        else:
-            rows.append(align(example, found, chat, pieces))
-    k = max((row.ids.shape[1] for row in rows), default=1)
-    rows = [_widened(row, k) for row in rows]
-    soft_file.write_part(out, 0, rows, k=k)
-    figures = soft_file.coverage(rows)
+    soft_file.begin(out)
+    changed = bare = parts = count = 0
+    rows: list[SoftRows] = []
+    with open(logprobs_file, "rb") as file:
+        for example, response in examples:
+            found = _at(logprobs_file, file, places.get(example.id))
+            if found is not None and found.text != response:
+                changed, found = changed + 1, None
+            if found is None:
+                bare += len(response_positions(example))
+                continue
+            rows.append(_widened(align(example, found, chat, pieces), k))
+            count += 1
+            if len(rows) == ROWS_PER_PART:
+                soft_file.write_part(out, parts, rows, k=k)
+                parts, rows = parts + 1, []
+    if rows or not parts:
+        soft_file.write_part(out, parts, rows, k=k)
+        parts += 1
+    stored = (row for number in range(parts) for row in soft_file.read_part(out, number, k=k))
+    figures = soft_file.coverage(stored)
     total = figures["response_tokens"] + bare
     share = figures["aligned_share"] * figures["response_tokens"] / total if total else 0.0
     facts = {**figures, "response_tokens": total, "aligned_share": share}
-    facts |= {"examples": len(rows), "changed": changed}
-    soft_file.finish(out, parts=1, k=k, facts=facts)
+    facts |= {"examples": count, "changed": changed}
+    soft_file.finish(out, parts=parts, k=k, facts=facts)
     return facts
+
+
+def _places(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
+    """Number and first byte of the line of each answer; the most tokens told for one place."""
+    places: dict[str, tuple[int, int]] = {}
+    most, at = 1, 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    row = _parsed(path, number, line)
+                    places[row.prompt_id] = number, at
+                    told = zip(row.tokens, row.top, strict=False)
+                    most = max(
+                        most, *(len({one.bytes for one in (token, *top)}) for token, top in told), 1
+                    )
+                at += len(line)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    return places, most
+
+
+def _at(path: Path, file: IO[bytes], place: tuple[int, int] | None) -> Logprobs | None:
+    if place is None:
+        return None
+    number, at = place
+    file.seek(at)
+    return _parsed(path, number, file.readline())
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Logprobs:
+    row = storage.parse_line(path, number, line)
+    try:
+        return records.from_json(Logprobs, row)
+    except DataError as error:
+        raise DataError(f"{path}, line {number}: {error}") from None
 
 
 def vocabulary(chat: ChatTokenizer) -> dict[bytes, int]:
@@ -157,8 +205,3 @@ def _widened(row: SoftRows, k: int) -> SoftRows:
         ids=np.pad(row.ids, more, constant_values=ABSENT),
         logprobs=np.pad(row.logprobs, more),
     )
-
-
-def _read(path: Path) -> Iterator[Logprobs]:
-    for row in storage.read_jsonl(path):
-        yield records.from_json(Logprobs, row)

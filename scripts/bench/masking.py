@@ -1,7 +1,7 @@
 """What the mask costs on top of its annotator, and what it takes at which size. Prints JSON.
 
 python scripts/bench/masking.py overhead [--posts 8192] [--repeats 3]
-python scripts/bench/masking.py scale [--sizes 10000,100000] [--workers 0]
+python scripts/bench/masking.py scale [--sizes 10000,100000] [--repeated 0.1] [--workers 0]
 python scripts/bench/masking.py rebuild [--posts 100000] [--workers 0]
 
 overhead  processor and wall time over the same posts, in turns of 1024 posts, each by a process of
@@ -10,12 +10,14 @@ overhead  processor and wall time over the same posts, in turns of 1024 posts, e
           in the environment that the build gives its workers; `annotating` everything that
           annotating is in a build (duplicates found, chunks keyed, words copied out, written and
           read again). Medians over the turns, and the ratio of the sums.
-scale     whole builds of growing corpora: seconds, posts a second, and the peak of resident memory
-          of the process and its workers together, sampled every half second from /proc.
+scale     whole builds of growing corpora: seconds, posts a second, and resident memory, sampled
+          every half second from /proc: the peak of the process and its workers together, of the
+          process, of its largest worker, and of all together in each tenth of the time.
 rebuild   seconds of a build after alpha changed, the factors being there.
 
 Posts are TweetEval's (--data FOLDER, by default ../shared/data), beyond their number recombined
-from halves of two; every tenth repeats an earlier one, as in a crawl by keywords.
+from halves of two and a made-up @name, so that new words never end; every tenth repeats an earlier
+one, as in a crawl by keywords, or as many as --repeated says.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--posts", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", default="10000,100000")
+    parser.add_argument("--repeated", type=float, default=0.1, help="share of posts seen before")
     parser.add_argument("--workers", type=int, default=0, help="0 = all cores")
     parser.add_argument("--keep", type=Path, help="folder for the corpora, which stay there")
     parser.add_argument("--data", type=Path, default=Path("..") / "shared" / "data")
@@ -66,9 +69,9 @@ def main() -> None:
         result = overhead(source, flags.posts or 8192, flags.repeats)
     elif flags.what == "scale":
         sizes = [int(size) for size in flags.sizes.split(",")]
-        result = {"builds": [scale(source, size, flags.workers, flags.keep) for size in sizes]}
+        result = {"builds": [scale(source, size, flags) for size in sizes]}
     else:
-        result = rebuild(source, flags.posts or 100_000, flags.workers)
+        result = rebuild(source, flags.posts or 100_000, flags)
     print(json.dumps(result, indent=1))
 
 
@@ -78,24 +81,28 @@ def real_posts(folder: Path) -> list[str]:
         return list(dict.fromkeys(json.loads(line)["text"] for line in file))
 
 
-def posts(source: list[str], count: int) -> Iterator[str]:
-    """So many posts, a tenth of them repeated."""
+def posts(source: list[str], count: int, repeated: float = 0.1) -> Iterator[str]:
+    """So many posts, a share of them repeated."""
     chance = random.Random(0)
     halves = [post.split() for post in source]
+    new = 0
     for number in range(count):
-        if number % 10 == 9:
-            yield source[chance.randrange(min(number, len(source)))]
-        elif number < len(source):
-            yield source[number]
+        if number - new < int(repeated * (number + 1)):
+            yield source[chance.randrange(min(new, len(source)))]
+            continue
+        new += 1
+        if new <= len(source):
+            yield source[new - 1]
         else:
             one, other = chance.choice(halves), chance.choice(halves)
-            yield " ".join(one[: len(one) // 2] + other[len(other) // 2 :])
+            name = f"@{chance.randrange(1 << 40):x}"
+            yield " ".join([*one[: len(one) // 2], name, *other[len(other) // 2 :]])
 
 
-def write_examples(source: list[str], count: int, path: Path) -> None:
+def write_examples(source: list[str], count: int, repeated: float, path: Path) -> None:
     """An examples file as `opengrok curate` writes it."""
     with open(path, "w", encoding="utf-8") as file:
-        for number, post in enumerate(posts(source, count)):
+        for number, post in enumerate(posts(source, count, repeated)):
             row = {
                 "id": f"{number:016x}",
                 "messages": [{"role": "user", "content": post}],
@@ -235,55 +242,65 @@ def annotating(pipe: Any) -> None:
 # ---- whole builds -------------------------------------------------------------------------------
 
 
-def scale(source: list[str], count: int, workers: int, keep: Path | None) -> dict[str, Any]:
+def scale(source: list[str], count: int, flags: argparse.Namespace) -> dict[str, Any]:
     """A build in a process of its own, its memory watched."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = keep / str(count) if keep else Path(temporary)
+        folder = flags.keep / str(count) if flags.keep else Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         examples = folder / "examples.jsonl"
-        write_examples(source, count, examples)
-        told = build(examples, folder / "out", {"workers": workers})
+        write_examples(source, count, flags.repeated, examples)
+        told = build(examples, folder / "out", {"workers": flags.workers})
         size = sum(p.stat().st_size for p in (folder / "out").rglob("*") if p.is_file())
     return {"posts": count, **told, "bytes": size}
 
 
-def rebuild(source: list[str], count: int, workers: int) -> dict[str, Any]:
+def rebuild(source: list[str], count: int, flags: argparse.Namespace) -> dict[str, Any]:
     """A build, and another one with a new alpha."""
     with tempfile.TemporaryDirectory() as folder:
         examples = Path(folder) / "examples.jsonl"
-        write_examples(source, count, examples)
-        first = build(examples, Path(folder) / "out", {"workers": workers})
-        second = build(examples, Path(folder) / "out", {"workers": workers, "alpha": 3.0})
+        write_examples(source, count, flags.repeated, examples)
+        given = {"workers": flags.workers}
+        first = build(examples, Path(folder) / "out", given)
+        second = build(examples, Path(folder) / "out", {**given, "alpha": 3.0})
     return {"posts": count, "build": first, "rebuild": second}
 
 
 def build(examples: Path, out: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Runs `build.run` in a new process; seconds, posts a second, peak memory of all processes."""
+    """Runs `build.run` in a new process; seconds, posts a second, memory of all processes."""
     command = [sys.executable, "-c", CHILD, str(examples), str(out), json.dumps(given)]
     script = out.parent / "child.py"  # spawned workers import the main module: it has to be a file
     script.write_text(CHILD)
     command[1:3] = [str(script)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    peak = processes = 0
+    samples = [[0]]
     while process.poll() is None:
-        found = family(process.pid)
-        peak, processes = max(peak, sum(map(resident, found))), max(processes, len(found))
+        samples.append([resident(pid) for pid in family(process.pid)])
         time.sleep(0.5)
     assert process.stdout is not None
     body = process.stdout.read()
     if process.returncode:
         raise SystemExit(f"the build failed with status {process.returncode}")
     told = json.loads(body)
+    together = [sum(sample) for sample in samples]
+    tenth = -(-len(samples) // 10)
+    mib = {
+        "peak": max(together),
+        "process": max(sample[0] for sample in samples),
+        "largest_worker": max(max(sample[1:], default=0) for sample in samples),
+    }
     return {
         **told,
         "posts_per_second": told["examples"] / told["seconds"],
-        "peak_mib": round(peak / 2**20, 1),
-        "processes": processes,
+        "mib": {name: round(value / 2**20, 1) for name, value in mib.items()},
+        "mib_by_tenths": [
+            round(max(together[at : at + tenth]) / 2**20) for at in range(0, len(samples), tenth)
+        ],
+        "processes": max(map(len, samples)),
     }
 
 
 def family(root: int) -> list[int]:
-    """A process and all below it."""
+    """A process, which comes first, and all below it."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -295,7 +312,7 @@ def family(root: int) -> list[int]:
     while grown:
         more = {pid for pid, parent in parents.items() if parent in found} - found
         found, grown = found | more, bool(more)
-    return sorted(found)
+    return [root, *sorted(found - {root})]
 
 
 def resident(pid: int) -> int:

@@ -8,7 +8,7 @@ from opengrok_jax.errors import DataError
 from opengrok_jax.masking import arrays, corpus, encode, factors, syntax, words, workers
 from opengrok_jax.masking.corpus import Source
 from tests.masking.annotated import annotate
-from tests.masking.test_build import make_examples, write
+from tests.masking.built import make_examples, write
 from tests.masking.test_tfidf import scores as tfidf_scores
 
 CHATS = [([f"The cat number {n % 7} eats!"], f"Answer {n % 3}.") for n in range(45)]

@@ -9,7 +9,7 @@ from opengrok_jax import chance, masked_file, storage, tokenizer
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.masking import build, keep, prompts
 from opengrok_jax.records import Message
-from tests.masking.test_build import CHATS, make_examples, write
+from tests.masking.built import CHATS, make_examples, write
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from opengrok_jax.errors import MissingExtra
 from opengrok_jax.masking import ray_workers
-from tests.masking.test_build import everything, make_examples, write
+from tests.masking.built import everything, make_examples, write
 
 SCRIPT = """
 import sys

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opengrok_jax import records, storage, tokenizer
+from opengrok_jax.errors import DataError
 from opengrok_jax.masking import soft_targets
 from opengrok_jax.records import Likely, Logprobs, MaskedExample, Message
 from opengrok_jax.soft_file import ABSENT, SoftFile, response_positions
@@ -140,7 +141,9 @@ def test_aligned_exactly_where_the_cuts_agree(answer: str, cuts: set[int]) -> No
     assert (row.ids[-1] == ABSENT).all()
 
 
-def test_build_reports_what_was_aligned(tmp_path) -> None:
+@pytest.mark.parametrize("size", [1, 2048])
+def test_build_reports_what_was_aligned(tmp_path, monkeypatch, size) -> None:
+    monkeypatch.setattr(soft_targets, "ROWS_PER_PART", size)
     data = [example("I love", "a"), example("the new one!", "b"), example("no", "c")]
     rows = [
         records.to_json(told(["I", " love"], [{"The": 0.25}, {}])),
@@ -148,8 +151,9 @@ def test_build_reports_what_was_aligned(tmp_path) -> None:
         {"prompt_id": "x", "text": "", "tokens": [], "top": []},
     ]
     storage.write_jsonl(tmp_path / "logprobs.jsonl", rows)
-    texts = {"a": "I love", "b": "the new one! (edited)", "c": "no"}
-    facts = soft_targets.build(tmp_path / "logprobs.jsonl", tmp_path / "soft", CHAT, data, texts)
+    texts = ["I love", "the new one! (edited)", "no"]
+    pairs = zip(data, texts, strict=True)
+    facts = soft_targets.build(tmp_path / "logprobs.jsonl", tmp_path / "soft", CHAT, pairs)
     total = sum(len(response_positions(one)) for one in data)
     assert facts == {
         "examples": 1,
@@ -165,3 +169,26 @@ def test_build_reports_what_was_aligned(tmp_path) -> None:
     assert stored is not None
     assert stored.ids.shape == (3, 2)
     assert json.loads((tmp_path / "soft" / "manifest.json").read_text())["facts"]["changed"] == 1
+
+
+def test_parts_are_written_as_they_fill_and_old_ones_go(tmp_path, monkeypatch) -> None:
+    """Seven answers, the file in another order: the parts of before, which were more, are gone."""
+    names = [f"n{number}" for number in range(7)]
+    data = [(example("I love", name), "I love") for name in names]
+    rows = [records.to_json(told(["I", " love"])) | {"prompt_id": name} for name in names[::-1]]
+    storage.write_jsonl(tmp_path / "logprobs.jsonl", rows)
+    for size, parts in ((2, 4), (3, 3)):
+        monkeypatch.setattr(soft_targets, "ROWS_PER_PART", size)
+        soft_targets.build(tmp_path / "logprobs.jsonl", tmp_path / "soft", CHAT, iter(data))
+        assert len([*(tmp_path / "soft").glob("part-*.arrow")]) == parts
+    opened = SoftFile(tmp_path / "soft")
+    assert len(opened) == 7
+    for one, _ in data:
+        assert opened.rows(one) is not None
+
+
+def test_a_malformed_answer_is_named_by_its_line(tmp_path) -> None:
+    path = tmp_path / "logprobs.jsonl"
+    path.write_text(json.dumps(records.to_json(told(["I"]))) + "\n\n{}\n")
+    with pytest.raises(DataError, match=r"logprobs\.jsonl, line 3: "):
+        soft_targets.build(path, tmp_path / "soft", CHAT, [])

@@ -8,7 +8,7 @@ from tests.command import opengrok
 def test_prompts_are_masked_like_the_corpus(tmp_path):
     from opengrok_jax.masked_file import read_masked
     from opengrok_jax.masking import build
-    from tests.masking.test_build import make_examples, write
+    from tests.masking.built import make_examples, write
 
     examples = write(tmp_path / "examples.jsonl", make_examples())
     build.run(examples_file=examples, out=tmp_path / "masking", workers=1)
