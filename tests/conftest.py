@@ -1,11 +1,29 @@
 """What holds for every test: one CPU platform, shapes checked, warnings are errors, no network."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Most of the time of these tests is compiling. XLA optimises less and takes its older, quicker way to
+# machine code (each halves it), and what one process of a run has compiled the others read: pytest's
+# workers and the commands that tests start inherit the folder.
+if os.environ["JAX_PLATFORMS"] == "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.mkdtemp(prefix="opengrok-tests-compiled-")
+    atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+    QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": COMPILED,
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}",
+    }
 
 import pytest
 from hypothesis import HealthCheck, settings

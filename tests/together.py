@@ -16,12 +16,19 @@ def free_port() -> int:
 
 
 def environments(count: int, *, devices: int = 1, **more: str) -> list[dict[str, str]]:
-    """The environment of each process; one alone is told of no others."""
+    """The environment of each process; one alone is told of no others.
+
+    Devices that XLA only pretends to have meet in collectives: each waits in a thread of its own, and
+    what the last ones still compute needs threads beside. XLA's pool has one for each core, or `NPROC`
+    of them; on two cores eight devices would wait for each other until a collective gives up.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
     shared = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+        **({"NPROC": "128"} if devices > 1 else {}),
         **more,
     }
     if count == 1:

@@ -15,7 +15,7 @@ import numpy as np
 
 from opengrok_jax import processes
 from opengrok_jax.errors import TrainingError
-from opengrok_jax.progress import track
+from opengrok_jax.progress import say, track
 from opengrok_jax.storage import replacing, storing
 from opengrok_jax.training import sigterm
 from opengrok_jax.training.batches import Batch, Packed
@@ -109,6 +109,7 @@ def train(
     steps = len(data.order)
     if processes.first():
         rewind(metrics, standing.step)
+        _miss(metrics, standing.step)
     else:
         metrics = Path(os.devnull)
     meters.begin(standing.step, rewind(meters.path, standing.step) if meters.path else [])
@@ -228,6 +229,16 @@ def rewind(path: Path, step: int) -> list[dict[str, Any]]:
     with replacing(path) as file:
         file.write(kept)
     return undone
+
+
+def _miss(metrics: Path, step: int) -> None:
+    """Says what is not there of the rows up to `step`: a kept state has those before it on disk."""
+    there = metrics.read_bytes().count(b"\n")
+    if there < step:
+        say(
+            f"{metrics} holds {there} of the rows of {step} steps: the others were lost from "
+            "outside and are not made again; the student is the same without them"
+        )
 
 
 def _append(rows: IO[str], metrics: Path, row: dict[str, Any]) -> None:

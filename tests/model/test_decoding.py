@@ -1,10 +1,6 @@
 """What is compiled when, and the same tokens on eight devices as on one."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 from opengrok_jax.model.config import LongRope, Phi3Config
 from opengrok_jax.model.generate import generate, stream
 from opengrok_jax.model.phi3 import Phi3
+from tests.together import together
 
 ON_EIGHT_DEVICES = """
 import warnings
@@ -71,22 +68,9 @@ assert {shape for shape in moved if "32" in shape.split(",")} <= {"4,32"}, moved
 """
 
 
-def test_eight_devices_say_what_one_says(repository: Path) -> None:
+def test_eight_devices_say_what_one_says() -> None:
     """Tokens, the cache's place and the collectives are compared inside the program."""
-    done = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT_DEVICES],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-            "PYTHONPATH": str(repository),
-        },
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    together(ON_EIGHT_DEVICES, count=1, devices=8)
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """Either kind of folder gives the same model, on one device and spread over eight."""
 
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ from opengrok_jax.model.opening import is_student, open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import DIGESTS, save_student
 from opengrok_jax.model.weights import save_hf
+from tests.together import together
 
 CONFIG = Phi3Config.tiny(64, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
@@ -74,15 +72,8 @@ def test_either_kind_is_spread_over_a_mesh(folder: Path) -> None:
         assert all(jax.tree.leaves(same)), same
         print(max(len({str(s.index) for s in a.addressable_shards}) for a in jax.tree.leaves(spread)))
     """)
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)],
-        capture_output=True,
-        text=True,
-        env=os.environ | flags,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 8
+    (said,) = together(code, str(folder), count=1, devices=8)
+    assert int(said) == 8
 
 
 def test_no_model_is_said(folder: Path, tmp_path: Path) -> None:

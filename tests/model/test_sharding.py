@@ -1,9 +1,6 @@
 """Meshes, and the same numbers on eight devices as on one."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,24 +115,11 @@ except ConfigError as error:
 
 
 @pytest.fixture(scope="module")
-def eight_devices(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> tuple[Path, str]:
+def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder and the output of the program above."""
     folder = tmp_path_factory.mktemp("sharded")
-    done = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT_DEVICES, str(folder / "model")],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-            "PYTHONPATH": str(repository),
-        },
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder, done.stdout
+    (said,) = together(ON_EIGHT_DEVICES, str(folder / "model"), count=1, devices=8)
+    return folder, said
 
 
 def test_eight_devices_give_the_numbers_of_one(eight_devices: tuple[Path, str]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,25 +17,6 @@ from opengrok_jax.records import MaskedExample
 from opengrok_jax.tokenizer import PROMPT, RESPONSE, TEMPLATE
 
 VOCAB = 61
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_compiling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Most of the time is compiling: programs are optimised less, and shared with child processes."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    settings: dict[str, tuple[Any, Any]] = {  # here, and what JAX itself begins with
-        "jax_compilation_cache_dir": (folder, None),
-        "jax_disable_most_optimizations": (True, False),
-        "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
-        "jax_persistent_cache_min_entry_size_bytes": (-1, 0),
-    }
-    for name, (value, _) in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
-    yield
-    for name, (_, value) in settings.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
 
 
 def make_example(

@@ -1,13 +1,11 @@
 """Reading programs: what 8 fake devices compile, and what TPUs write."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from opengrok_jax.training import hlo
+from tests.together import together
 
 PROGRAM = """
 import json, jax, jax.numpy as jnp
@@ -44,11 +42,8 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def programs():
     """Sharded programs of eight fake devices, read in a process that has them."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
+    (said,) = together(PROGRAM, count=1, devices=8)
+    return json.loads(said)
 
 
 @pytest.mark.parametrize(

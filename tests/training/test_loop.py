@@ -330,3 +330,22 @@ def test_rewind(tmp_path, torn):
     path.write_text("".join(lines) + torn)
     assert rewind(path, 1) == [{"step": 2}]
     assert path.read_text() == lines[0]
+
+
+@pytest.mark.parametrize(("saved", "left"), [(10, 4), (10, 0), (6, 3)])
+def test_rows_lost_from_outside_are_told_of(play, tmp_path, capsys, metrics, saved, left):
+    """Of a finished run, and of one that was interrupted after its sixth step."""
+    done = lambda: saved < 10 and len(metrics(tmp_path)) >= saved - 1  # noqa: E731
+    with pytest.raises(SystemExit) if saved < 10 else contextlib.nullcontext():
+        play(asked_to_end=done)
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    assert len(whole) == saved
+    assert "lost" not in capsys.readouterr().err
+    path.write_bytes(b"".join([*whole[:left], whole[left][:9]]))
+    assert play().step == 10
+    assert f"holds {left} of the rows of {saved} steps" in capsys.readouterr().err
+    assert [row["step"] for row in metrics(tmp_path)] == [
+        *range(1, left + 1),
+        *range(saved + 1, 11),
+    ]

@@ -2,8 +2,6 @@
 
 import dataclasses
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -18,6 +16,7 @@ from opengrok_jax.training import batches, finetune, packing
 from opengrok_jax.training.redraw import Redraw, example_keys, visible
 from opengrok_jax.training.settings import mask_seed
 from opengrok_jax.training.splits import pack_splits
+from tests.together import together
 from tests.training.conftest import VOCAB
 
 SEED = 11
@@ -130,9 +129,8 @@ for shape in ((4, 1), (2, 2), (1, 4)):
 """
 
 
-def test_the_mesh_does_not_change_a_mask(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    subprocess.run([sys.executable, "-c", MESH], check=True, timeout=120)
+def test_the_mesh_does_not_change_a_mask():
+    together(MESH, count=1, devices=4)
 
 
 def test_a_killed_run_sees_the_masks_of_an_uninterrupted_one(
