@@ -1,6 +1,7 @@
 """`opengrok ablate`: which part of the recipe does the work? One base config, a grid of changes.
 
     grid.py      the questions, the cells that answer them; what a cell changes in the base config
+    part.py      some of its sets, questions and cells alone
     plan.py      every training that is needed, once, whatever number of questions ask for it
     prepare.py   data, masks, test questions and floors on disk; needs spaCy and scikit-learn
     cells.py     one training: a student, its answers; needs neither

@@ -6,11 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from opengrok_jax import config as config_module
 from opengrok_jax.errors import ConfigError
 from opengrok_jax.progress import say
 
 PREFIX = "--grid."
+PARTS = ("sets", "questions", "cells")
 
 
 def add(verbs: Any, epilog: str) -> None:
@@ -35,6 +38,10 @@ def add(verbs: Any, epilog: str) -> None:
         "--jobs", type=int, default=1, metavar="N", help="trainings at the same time (1)"
     )
     verb.add_argument("--seeds", default="", metavar="0,1,2", help="in place of the grid's")
+    for name in PARTS:
+        verb.add_argument(
+            f"--{name}", default="", metavar="A,B", help=f"these {name} of the grid alone"
+        )
     verb.add_argument(
         "--prepare",
         action="store_true",
@@ -51,7 +58,12 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     changes = [config_module.PREFIX + one.removeprefix(PREFIX) for one in of_grid]
     grid_config = config_module.load(flags.grid, changes)
     from opengrok_jax.ablation import ablate
+    from opengrok_jax.ablation.part import part
 
+    parts = {name: _names(getattr(flags, name)) for name in PARTS}
+    if any(parts.values()):
+        grid_config = _ordered(part(grid_config.to_dict(), **parts))
+    said = [f" --{name} '{getattr(flags, name)}'" for name in PARTS if parts[name]]
     ablate.run(
         config=config,
         grid_config=grid_config,
@@ -60,11 +72,21 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         seeds=_seeds(flags.seeds),
         only_prepare=flags.prepare,
         dry_run=flags.dry_run,
-        called=(flags.config, flags.grid),
+        called=(flags.config, flags.grid + "".join(said)),
     )
     if not (flags.prepare or flags.dry_run):
         say(f"tables: {flags.workdir / ablate.PAGE}")
     return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _ordered(values: dict[str, Any]) -> ConfigDict:
+    """A section that keeps the order of its keys: tables and pictures show them so."""
+    nested = {k: _ordered(v) if isinstance(v, dict) else v for k, v in values.items()}
+    return ConfigDict(nested, sort_keys=False)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ def test_a_dry_run_tells_the_cells(repository, tmp_path):
     done = opengrok("ablate", *words, "--workdir", "w", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 cells, 1 set(s), 1 seed(s): 2 trainings" in done.stderr
-    more = ["--grid.common.rule=multiply", "--seeds", "1,2"]
+    more = ["--grid.common.rule=multiply", "--seeds", "1,2", "--questions", "rule"]
     done = opengrok("ablate", *words, *more, "--workdir", "w", "--dry-run", cwd=tmp_path)
     assert "2 seed(s): 4 trainings" in done.stderr
     assert not (tmp_path / "w").exists()
