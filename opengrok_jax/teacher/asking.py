@@ -122,23 +122,32 @@ def _unhurried() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts(sending: Sending) -> Iterator[None]:
-    """The first Ctrl-C ends the sending and waits for what is in flight; the second does not."""
+    """The first Ctrl-C or SIGTERM ends the sending and waits for what is in flight.
+
+    The second Ctrl-C does not wait: this task is cancelled. The second SIGTERM ends the process.
+    """
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
     assert main is not None
 
-    def interrupted() -> None:
-        if sending.stopped is not None:
+    def interrupted(cause: Cause) -> None:
+        if cause is Cause.TERMINATED:
+            loop.remove_signal_handler(signal.SIGTERM)
+        elif sending.stopped is not None:
             main.cancel()
             return
-        say("collect: no more is sent, waiting for what is in flight; Ctrl-C again does not wait")
-        sending.stop(Stop(cause=Cause.INTERRUPTED))
+        once_more = "; Ctrl-C again does not wait" if cause is Cause.INTERRUPTED else ""
+        say(f"collect: no more is sent, waiting for what is in flight{once_more}")
+        sending.stop(Stop(cause=cause))
 
+    causes = {signal.SIGINT: Cause.INTERRUPTED, signal.SIGTERM: Cause.TERMINATED}
     try:
-        loop.add_signal_handler(signal.SIGINT, interrupted)
+        for number, cause in causes.items():
+            loop.add_signal_handler(number, interrupted, cause)
     except (ValueError, RuntimeError, NotImplementedError):  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in causes:
+            loop.remove_signal_handler(number)

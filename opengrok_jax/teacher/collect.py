@@ -23,7 +23,6 @@ from opengrok_jax import storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError, TeacherError
 from opengrok_jax.progress import say
 from opengrok_jax.records import canonical_json
-from opengrok_jax.rights import EVALUATION_ONLY, Source, objection
 from opengrok_jax.teacher import (
     asking,
     explain,
@@ -37,14 +36,15 @@ from opengrok_jax.teacher import (
 from opengrok_jax.teacher import journal as journal_module
 from opengrok_jax.teacher import settings as settings_module
 from opengrok_jax.teacher.budget import Budget
-from opengrok_jax.teacher.estimate import estimate
+from opengrok_jax.teacher.estimate import wants_cap
 from opengrok_jax.teacher.journal import Journal
 from opengrok_jax.teacher.journal_plan import Plan
-from opengrok_jax.teacher.money import Prices
 from opengrok_jax.teacher.pace import Pace
 from opengrok_jax.teacher.preflight import Found
 from opengrok_jax.teacher.rules import Cause, Patience, Stop
 from opengrok_jax.teacher.settings import Teacher
+
+TERMINATED = 143  # 128 + 15, as shells report a process that ended on SIGTERM
 
 
 def run(
@@ -122,6 +122,7 @@ def run(
       DataError: the prompts or recordings are missing or malformed.
       TeacherError: sending was stopped, or prompts failed for good; all answers are kept and the
         same command asks for the others again.
+      SystemExit: status 143 after a SIGTERM; what was in flight is awaited and kept.
     """
     settings_module.in_range("concurrency", concurrency, 1, 1000)
     settings_module.in_range("max_attempts", max_attempts, 1, 100)
@@ -157,9 +158,9 @@ def run(
         served_as=served_as,
         rights=rights,
     )
-    _wants_rights(teacher)
+    settings_module.wants_rights(teacher)
     print_ = fingerprint(prompts_file, teacher)
-    _wants_cap(prices, cap, prompts_file, teacher)
+    wants_cap(prices, cap, prompts_file, teacher.asking)
     caps = settings_module.caps(cap=cap, cap_tokens=cap_tokens, cap_requests=cap_requests)
     path = out / journal_file.NAME
     with storage.locked(out), journal_module.opened(path) as journal:
@@ -188,20 +189,22 @@ def run(
             if found is None and teacher.book is None and plan.settled() < plan.requests:
                 found = asyncio.run(preflight.probe(teacher))
                 prices = preflight.agreed(prices, found, teacher.endpoint)
-                _wants_cap(prices, cap, prompts_file, teacher)
+                wants_cap(prices, cap, prompts_file, teacher.asking)
                 settings_module.check_cap(caps, prices)
-            return asyncio.run(
-                asking.ask(
-                    teacher,
-                    journal=journal,
-                    plan=plan,
-                    budget=budget,
-                    pace=pace,
-                    prices=prices,
-                    judge=judge,
-                    patience=Patience(attempts=max_attempts, max_blocked=max_blocked),
-                )
+            asked = asking.ask(
+                teacher,
+                journal=journal,
+                plan=plan,
+                budget=budget,
+                pace=pace,
+                prices=prices,
+                judge=judge,
+                patience=Patience(attempts=max_attempts, max_blocked=max_blocked),
             )
+            try:
+                return asyncio.run(asked)
+            except asyncio.CancelledError:  # by the second Ctrl-C
+                raise KeyboardInterrupt from None
 
         stop, wider = ask(plan, teacher), None
         if stop is None and retry_max_tokens and teacher.book is None:
@@ -210,37 +213,6 @@ def run(
                 say(f"collect: {wider[0].requests} answers were cut; asking for longer ones")
                 stop = ask(*wider)
         return _closed(stop, journal, plan, teacher, wider, budget, found, out, may_fail)
-
-
-def _wants_rights(teacher: Teacher) -> None:
-    """Refuses to pay for answers that may not be trained on.
-
-    Raises:
-      ConfigError: what is declared does not allow it, nor says that it is for evaluation only.
-    """
-    asked = Source(
-        kind=teacher.source,
-        endpoint=teacher.endpoint,
-        model_asked=teacher.asking.model,
-        model_served="",
-        rights=teacher.rights,
-    )
-    if teacher.rights != EVALUATION_ONLY and (said := objection(asked)):
-        raise ConfigError(f"{said}. Nothing was sent")
-
-
-def _wants_cap(prices: Prices, cap: str, prompts_file: Path, teacher: Teacher) -> None:
-    """Refuses to spend without a bound, and says what to expect.
-
-    Raises:
-      ConfigError: there are prices and no cap.
-    """
-    if prices and not cap:
-        reckoned = estimate(settings_module.prompts_in(prompts_file), teacher.asking, prices)
-        raise ConfigError(
-            f"this costs money and teacher.cap is empty: {reckoned.line(prices)}. Set teacher.cap "
-            "to the US dollars it may take at most, such as --config.teacher.cap=5"
-        )
 
 
 def _closed(
@@ -263,8 +235,12 @@ def _closed(
         )
     orphaned = export.write_orphans(out, plan)
     export.write_unanswered(out, plan)
-    if stop is not None and stop.cause is Cause.INTERRUPTED and not (counts.ok == counts.planned):
-        raise KeyboardInterrupt
+    if stop is not None and counts.ok < counts.planned:
+        if stop.cause is Cause.INTERRUPTED:
+            raise KeyboardInterrupt
+        if stop.cause is Cause.TERMINATED:
+            say("collect: stopped by SIGTERM; the same command goes on from here")
+            raise SystemExit(TERMINATED)
     too_many = counts.failed > may_fail * counts.planned
     if stop is not None or too_many or counts.orphaned or counts.pending:
         raise TeacherError(

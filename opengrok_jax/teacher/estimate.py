@@ -91,3 +91,17 @@ def outlook(prompts_file: Path, teacher: Mapping[str, Any]) -> str:
         top_logprobs=int(teacher.get("top_logprobs", 0)),
     )
     return estimate(settings.prompts_in(prompts_file), asking, prices).line(prices)
+
+
+def wants_cap(prices: Prices, cap: str, prompts_file: Path, asking: Asking) -> None:
+    """Refuses to spend without a bound, and says what to expect.
+
+    Raises:
+      ConfigError: there are prices and no cap.
+    """
+    if prices and not cap:
+        reckoned = estimate(settings.prompts_in(prompts_file), asking, prices)
+        raise ConfigError(
+            f"this costs money and teacher.cap is empty: {reckoned.line(prices)}. Set teacher.cap "
+            "to the US dollars it may take at most, such as --config.teacher.cap=5"
+        )

@@ -35,7 +35,7 @@ def stopped(
         return f"{_failed(counts, failures)}. {kept} again"
     if stop.cause is Cause.CAP:
         return f"{_cap(stop.detail, counts, budget)}. {kept}"
-    if stop.cause is Cause.INTERRUPTED:
+    if stop.cause in (Cause.INTERRUPTED, Cause.TERMINATED):
         return f"stopped; what was in flight was awaited. {kept}"
     if stop.cause is Cause.FIRST:
         return f"{teacher.endpoint}: {stop.detail}. {kept}"

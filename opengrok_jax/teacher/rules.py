@@ -25,6 +25,7 @@ class Cause(enum.StrEnum):
     PRICE = "price"  # answers cost more than the prices say
     BLOCKED = "blocked"  # the content policy refuses prompt after prompt
     INTERRUPTED = "interrupted"  # the user
+    TERMINATED = "terminated"  # a SIGTERM: the machine is needed otherwise
 
 
 @dataclass(frozen=True, kw_only=True)

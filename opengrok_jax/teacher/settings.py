@@ -10,6 +10,7 @@ from pathlib import Path
 from opengrok_jax import records, storage
 from opengrok_jax.errors import ConfigError, DataError
 from opengrok_jax.records import Prompt
+from opengrok_jax.rights import EVALUATION_ONLY, Source, objection
 from opengrok_jax.teacher import answers, money, wire
 from opengrok_jax.teacher import client as client_module
 from opengrok_jax.teacher import secret as secret_module
@@ -178,3 +179,20 @@ def prompts_in(path: Path) -> Iterator[Prompt]:
             raise DataError(f"{path}, record {number}: {error}") from None
     if not number:
         raise DataError(f"{path} holds no prompt")
+
+
+def wants_rights(teacher: Teacher) -> None:
+    """Refuses to pay for answers that may not be trained on.
+
+    Raises:
+      ConfigError: what is declared does not allow it, nor says that it is for evaluation only.
+    """
+    asked = Source(
+        kind=teacher.source,
+        endpoint=teacher.endpoint,
+        model_asked=teacher.asking.model,
+        model_served="",
+        rights=teacher.rights,
+    )
+    if teacher.rights != EVALUATION_ONLY and (said := objection(asked)):
+        raise ConfigError(f"{said}. Nothing was sent")

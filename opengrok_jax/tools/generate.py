@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from opengrok_jax.errors import ConfigError, DataError, needs_extra
+from opengrok_jax.inert import inert
 from opengrok_jax.progress import say
 
 
@@ -87,6 +88,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         )
         encoding = sys.stdout.encoding or "utf-8"
         for piece in pieces:  # what the terminal cannot show (an emoji in Latin-1) becomes "?"
+            if sys.stdout.isatty():
+                piece = inert(piece, lines=True)
             print(piece.encode(encoding, "replace").decode(encoding), end="", flush=True)
         print(flush=True)
     except KeyboardInterrupt:
