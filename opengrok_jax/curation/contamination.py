@@ -41,7 +41,10 @@ def _texts(file: Path) -> Iterator[str]:
     for row_number, row in enumerate(storage.read_jsonl(file), start=1):
         text = row.get("text") or " ".join(row.get("tokens", ()))
         if not isinstance(text, str) or not text:
-            raise DataError(f'{file}, row {row_number}: has no "text" and no "tokens"')
+            raise DataError(
+                f'{file}, row {row_number}: has no "text" and no "tokens"; evaluation files hold '
+                "one of them in each row, whatever a task's `read` makes of other columns"
+            )
         yield text
 
 
