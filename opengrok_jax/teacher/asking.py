@@ -24,6 +24,9 @@ from opengrok_jax.teacher.rules import Cause, Patience, Rules, Stop
 from opengrok_jax.teacher.sending import Sending
 from opengrok_jax.teacher.settings import Teacher
 
+# Fewer connections open in no time, and a server of one thread may wait for what an idle one says.
+AHEAD_FROM = 64
+
 
 class Judge:
     """Reads replies and holds them to the model asked for, and to the one that served before."""
@@ -63,6 +66,8 @@ async def ask(
     if done == total:
         return None
     ahead = min(pace.most, total - done) - 1
+    if ahead < AHEAD_FROM:
+        ahead = 0
     with track("collect", total=total, unit="answers", done=done) as advance:
 
         def settled(outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from opengrok_jax.records import Response
 from opengrok_jax.teacher import collect
 from opengrok_jax.teacher.simulator import simulating
 from opengrok_jax.teacher.simulator.acts import Act
-from tests.teacher.questions import number_of, prompts
+from tests.teacher.questions import completion, number_of, prompts
 
 BLOCKED = Act(status=403, body=b'{"error": "Content violates usage guidelines"}')
 
@@ -68,3 +68,16 @@ def test_a_policy_that_refuses_prompt_after_prompt_stops_the_spending(tmp_path):
         assert sum(teacher.ledger.sent.values()) < 50
         counts = asked(tmp_path, teacher, 100, max_blocked=1.0)
     assert (counts["ok"], counts["blocked"]) == (75, 25)
+
+
+@pytest.mark.parametrize(("concurrency", "ahead"), [(100, True), (20, False)])
+def test_many_places_have_their_connections_before_the_first_answer(tmp_path, concurrency, ahead):
+    seen = {}
+
+    def script(question):
+        seen[question.number] = teacher.connections
+        return Act(body=completion("one"), delay_sec=0.4) if question.number == 1 else None
+
+    with simulating(script=script) as teacher:
+        assert asked(tmp_path, teacher, 100, concurrency=concurrency)["ok"] == 100
+    assert (seen[2] > 30) == ahead  # on a busy machine not all of them in so short a time
