@@ -97,7 +97,7 @@ def read(evaluation: Path) -> tuple[dict[str, Any], list[Outcome]]:
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{evaluation / SCORES}: not what this version writes ({error}); run "
-            "`opengrok evaluate --redo evaluate`"
+            "`opengrok run --redo evaluate`"
         ) from None
 
 

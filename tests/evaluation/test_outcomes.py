@@ -72,5 +72,5 @@ def test_a_file_of_another_version_names_the_command(evaluation, key):
     whole = storage.read_json(evaluation / "scores.json")
     del whole[key]
     storage.write_json(evaluation / "scores.json", whole)
-    with pytest.raises(DataError, match=f"{key}.*opengrok evaluate --redo evaluate"):
+    with pytest.raises(DataError, match=f"{key}.*opengrok run --redo evaluate"):
         outcomes.read(evaluation)
