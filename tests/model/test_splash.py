@@ -51,10 +51,10 @@ from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import make_mesh
 from opengrok_jax.training import optimizer, step
 
-T = 2048
+T = 1024
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=topology.devices)
-config = Phi3Config.tiny(512, hidden_size=384, intermediate_size=512, num_hidden_layers=2,
+config = Phi3Config.tiny(512, hidden_size=384, intermediate_size=256, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=T)
 batch = step.abstract_batch(mesh, microbatches=1, rows=2, row_tokens=T)
 
