@@ -278,7 +278,7 @@ def test_hostile_text_lies_still(browser, tmp_path):
             for _ in rows:
                 shown, label = page.locator("#answer"), page.locator("#turns > .soft > .text")
                 texts[shown.inner_text()] = shown.locator(".mark").all_inner_texts()
-                assert shown.locator(":not(.mark)").count() == 0
+                assert shown.locator(":not(.mark):not(.block)").count() == 0
                 assert label.locator(".mark").all_inner_texts() == texts[shown.inner_text()]
                 page.keyboard.press("e")
                 page.keyboard.press("Escape")
@@ -297,7 +297,7 @@ def test_hostile_text_lies_still(browser, tmp_path):
                   "U+0007", "U+001B", "U+D800", "U+DC00"):  # fmt: skip
         assert point in marks
     assert any(text.startswith("<script>") for text in texts)
-    assert any(len(text) == 100_000 for text in texts)
+    assert any(text.replace("\n", "") == EVIL["long"] for text in texts)
     kept = decisions.read(tmp_path / "review" / "decisions.jsonl")
     assert {(d.prompt_id, d.body_sha) for d in kept} == {(r.prompt_id, r.body_sha) for r in rows}
 

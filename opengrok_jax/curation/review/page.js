@@ -16,8 +16,27 @@
   const PICTURE = /^\p{Extended_Pictographic}/u;
   const JOINS = /[\p{Extended_Pictographic}\p{Emoji_Modifier}\uFE0F]/u;
 
+  const BLOCK = 8000; // a browser needs half a minute to break a line of a million letters
+
   function show(node, text) {
     node.replaceChildren();
+    if (text.length <= BLOCK) return fill(node, text);
+    let marks = 0;
+    for (let at = 0; at < text.length; ) {
+      const line = text.lastIndexOf("\n", at + BLOCK);
+      const end = at + BLOCK >= text.length ? text.length : line > at ? line + 1 : whole(text, at + BLOCK);
+      const part = make("span", undefined, "block");
+      marks += fill(part, text.slice(at, end));
+      node.append(part);
+      at = end;
+    }
+    return marks;
+  }
+
+  // Not within a character of two units.
+  const whole = (text, end) => (/[\uD800-\uDBFF]/.test(text[end - 1]) ? end - 1 : end);
+
+  function fill(node, text) {
     let from = 0;
     let marks = 0;
     for (const found of text.matchAll(HIDDEN)) {
