@@ -33,10 +33,11 @@ def keep_rate(curve: Curve, label: str) -> str:
     axes.plot(middle, curve.keep_prob, color=ORANGE, linewidth=1.5)
     rates = [curve.rate(n) for n in range(len(middle))]
     axes.plot(middle, rates, "o", color=BLUE, markersize=6)
-    place = int(np.argmin(np.abs(middle - 0.5)))
+    # Above the bars of 0 and 1, the line's name would stand on theirs: it goes between them.
+    place = float(np.clip(0.5, middle[0], middle[-1]))
     for text, x, y, color, dy in (
         ("visible", middle[-1], rates[-1], BLUE, 8),
-        ("mean keep_prob", middle[place], curve.keep_prob[place], ORANGE, -14),
+        ("mean keep_prob", place, np.interp(place, middle, curve.keep_prob), ORANGE, -14),
         ("share of tokens", middle[int(share.argmax())], share.max(), INK, 4),
     ):
         axes.annotate(
