@@ -6,7 +6,6 @@ so that any split of the corpus adds up to the same report.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -70,19 +69,6 @@ def rows(block: FactorBlock, low: int, high: int) -> FactorBlock:
     return FactorBlock(**of_examples, **of_tokens)
 
 
-def joined(blocks: Sequence[FactorBlock]) -> FactorBlock:
-    """Several blocks as one."""
-    names = [field.name for field in dataclasses.fields(FactorBlock)]
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(b, name) for b in blocks])
-        for name in names
-        if name not in ("ids", "labels")
-    }
-    for name in ("ids", "labels"):
-        columns[name] = [text for b in blocks for text in getattr(b, name)]
-    return FactorBlock(**columns)
-
-
 def write_part(
     folder: str,
     number: int,
@@ -105,18 +91,23 @@ def write_part(
     Returns:
       The number, and {"note", "counts"}: what the manifest notes and what is kept.
     """
-    block = joined([rows(factors.load(Path(path)), low, high) for path, low, high in pieces])
-    columns = masked(block, weights, scope, seed)
+    # A block at a time: what a draw needs is several times what it leaves.
+    blocks = [rows(factors.load(Path(path)), low, high) for path, low, high in pieces]
+    drawn = [masked(block, weights, scope, seed) for block in blocks]
+    kept = [counts(*both, scope) for both in zip(blocks, drawn, strict=True)]
     note = masked_file.write_part(
         Path(folder),
         number,
-        ids=block.ids,
-        splits=[masked_file.SPLITS[at] for at in block.splits],
-        lengths=block.lengths,
-        columns=columns,
+        ids=[name for block in blocks for name in block.ids],
+        splits=[masked_file.SPLITS[at] for block in blocks for at in block.splits],
+        lengths=np.concatenate([block.lengths for block in blocks]),
+        columns={
+            name: np.concatenate([columns[name] for columns in drawn])
+            for name in masked_file.COLUMNS
+        },
         provenance=provenance,
     )
-    answer = {"note": note, "counts": counts(block, columns, scope)}
+    answer = {"note": note, "counts": reduce(added, kept)}
     storage.write_json(Path(told), answer)
     return number, answer
 

@@ -57,7 +57,8 @@ def test_a_killed_process_of_the_cluster_changes_no_byte(tmp_path, repository, s
     file = write(tmp_path / "examples.jsonl", examples)
     script = tmp_path / "build.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(repository), "RAY_worker_niceness": "0"}
+    paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RAY_worker_niceness": "0"}
     command = [sys.executable, str(script), str(file)]
     process = subprocess.Popen([*command, str(tmp_path / "ray"), "ray"], env=environment)
     words = tmp_path / "ray" / "cache" / "words"
