@@ -15,7 +15,6 @@ corpus and the settings alone, so that it does not matter who made it, when, or 
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import shutil
@@ -285,9 +284,6 @@ def _counts(scratch: Path, number: int) -> Path:
 
 
 def _read_block(scratch: Path, kept_words: Path, number: int) -> tuple[encode.Block, Any]:
-    if _annotator.cache_info().currsize:  # its work is over, and its memory wanted
-        _annotator.cache_clear()
-        gc.collect()
     block = encode.load(_encoded(scratch, number))
     places = arrays.load(_places(scratch, number))["places"]
     keys = arrays.unpack(arrays.load(scratch / "keys.npz"))
