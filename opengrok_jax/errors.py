@@ -16,8 +16,11 @@ A message says what came, what was expected and what to do. Anything that is not
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from opengrok_jax.inert import inert
 
 
 class UserError(Exception):
@@ -92,3 +95,13 @@ with the extra 'mask': pip install 'opengrok-jax[mask]'
             f"{error.name} is not installed; it comes with the extra '{extra}': "
             f"pip install 'opengrok-jax[{extra}]'"
         ) from error
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """What a script does with a `UserError`: its message, its exit status, no traceback."""
+    try:
+        yield
+    except UserError as error:
+        print(f"opengrok: {inert(str(error), lines=True)}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

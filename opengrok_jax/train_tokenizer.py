@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.trainers import BpeTrainer
 
 from opengrok_jax import storage
+from opengrok_jax.errors import ConfigError
 from opengrok_jax.prompts import axes, templates
 
 CONTROL = ["<unk>", "<s>", "</s>"]
@@ -39,7 +40,15 @@ def run(*, out: Path, vocab_size: int = 4096) -> None:
 
     Args:
       vocab_size: ids in all, control, byte and template tokens included.
+
+    Raises:
+      ConfigError: fewer ids than those tokens.
     """
+    least = len(CONTROL) + len(BYTES) + len(TEMPLATE)
+    if vocab_size < least:
+        raise ConfigError(
+            f"a vocabulary of {vocab_size}; control, byte and template tokens alone are {least}"
+        )
     storage.write_text(out, train(texts(), vocab_size).to_str() + "\n")
 
 

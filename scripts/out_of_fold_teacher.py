@@ -28,9 +28,11 @@ def main() -> None:
     parser.add_argument("--instruction", default="", help="in place of the task's, with {post}")
     arguments = parser.parse_args()
 
+    from opengrok_jax.errors import in_one_line
     from opengrok_jax.evaluation.out_of_fold import run
 
-    run(**vars(arguments))
+    with in_one_line():
+        run(**vars(arguments))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,11 @@ def main() -> None:
 
     # More threads than one are slower at this size; must be set before numpy is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from opengrok_jax.errors import in_one_line
     from opengrok_jax.masking.train_annotator import run
 
-    run(**vars(arguments))
+    with in_one_line():
+        run(**vars(arguments))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opengrok_jax.errors import in_one_line
 from opengrok_jax.train_tokenizer import run
 
 
@@ -19,7 +20,8 @@ def main() -> None:
         "--vocab-size", type=int, default=4096, help="model rows, specials included"
     )
     arguments = parser.parse_args()
-    run(out=arguments.out, vocab_size=arguments.vocab_size)
+    with in_one_line():
+        run(out=arguments.out, vocab_size=arguments.vocab_size)
 
 
 if __name__ == "__main__":

@@ -23,5 +23,12 @@ def test_a_missing_library_names_its_extra():
             import surely_not_installed  # noqa: F401  # pyright: ignore
 
 
+def test_a_script_ends_with_one_line_and_the_status(capsys):
+    with pytest.raises(SystemExit) as ended, errors.in_one_line():
+        raise errors.DataError("a.conllu holds \x1b[31mno sentence")
+    assert ended.value.code == errors.DataError.exit_code
+    assert capsys.readouterr().err == "opengrok: a.conllu holds \\x1b[31mno sentence\n"
+
+
 def test_doctests():
     assert doctest.testmod(errors).failed == 0

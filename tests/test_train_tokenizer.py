@@ -1,6 +1,9 @@
 import json
 
+import pytest
+
 from opengrok_jax import tokenizer, train_tokenizer
+from opengrok_jax.errors import ConfigError
 
 
 def test_the_shipped_file_is_what_the_script_makes(tmp_path):
@@ -32,3 +35,9 @@ def test_the_evaluation_sets_are_not_learned_from(repository):
     }
     assert posts
     assert not posts & set(train_tokenizer.texts())
+
+
+def test_a_vocabulary_without_room_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="a vocabulary of 3; control, byte and template tokens"):
+        train_tokenizer.run(out=tmp_path / "tokenizer.json", vocab_size=3)
+    assert not [*tmp_path.iterdir()]

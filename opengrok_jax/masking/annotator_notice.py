@@ -118,12 +118,12 @@ root relation). One training run, one seed.
 
 The figures come from `python -m opengrok_jax.masking.score_annotator PIPELINE TREEBANK... --card`,
 whose first argument is this folder. None of these texts was trained on or used to pick a training
-step; token scores were looked at while the tokenizer's rules were written. Tweebank v2 is licensed
-for non-commercial use and served for scoring alone.
+step; token scores, but for those of Tweebank's test part, were looked at while the tokenizer's
+rules were written. Tweebank v2 is licensed for non-commercial use and served for scoring alone.
 
 What others report. None of it is strictly comparable: all but the last were trained on Tweebank's
 own training part (non-commercial, so never used here), some with word vectors or a pretrained model
-of hundreds of megabytes, and tested on its test part, not the development part.
+of hundreds of megabytes, and tested on its test part.
 
 {published()}
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opengrok_jax import progress, storage
-from opengrok_jax.errors import ConfigError
+from opengrok_jax.errors import ConfigError, in_one_line
 from opengrok_jax.masking import annotator_notice
 from opengrok_jax.masking.syntax import (
     POS_TAGS,
@@ -193,7 +193,9 @@ def main() -> None:
     parser.add_argument("pipeline")
     parser.add_argument("treebanks", type=Path, nargs="+")
     parser.add_argument("--card", action="store_true", help="write PIPELINE/CARD.md anew")
-    run(**vars(parser.parse_args()))
+    flags = vars(parser.parse_args())
+    with in_one_line():
+        run(**flags)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ class WordTable:
 def identity(pipeline: str) -> str:
     """SHA-256 of all that the words of a text depend on beside the text; nothing is loaded.
 
+    Files about the pipeline (its card, licence and notice) are no part of that.
+
     Args:
       pipeline: name or folder, as `syntax.load_pipeline` takes it.
 
@@ -73,7 +75,8 @@ def identity(pipeline: str) -> str:
         version = importlib.metadata.version("spacy")
     digest = hashlib.sha256(f"{FORMAT} spacy {version} ".encode())
     folder = _folder(pipeline)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".pyc", ".md"))
+    for path in sorted(p for p in files if p.name not in ("LICENSE", "NOTICE")):
         body = path.read_bytes()
         digest.update(f"{path.relative_to(folder).as_posix()} {len(body)} ".encode())
         digest.update(body)

@@ -112,6 +112,8 @@ def test_the_identity_is_of_the_pipelines_files(nlp, tmp_path):
     assert ours == words.identity(str(syntax.EMBEDDED))
     nlp.to_disk(tmp_path / "copy")
     before = words.identity(str(tmp_path / "copy"))
+    (tmp_path / "copy" / "CARD.md").write_text("what is said of it")
+    assert words.identity(str(tmp_path / "copy")) == before
     (tmp_path / "copy" / "more").write_text("x")
     assert len({ours, before, words.identity(str(tmp_path / "copy"))}) == 3
 
