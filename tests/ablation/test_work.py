@@ -56,7 +56,24 @@ def get_config(variant=""):
 """
 
 
+def until(reached):
+    limit = time.monotonic() + 600
+    while not reached():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def alive(group: int) -> bool:
+    """Whether the process group has a member."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_at_any_moment_the_same_command_ends_the_same(base, grid_config, tmp_path):
     files = {}
     for name, config in (("base", base), ("grid", grid_config)):
@@ -86,14 +103,11 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(base, grid_config, 
     results = workdir / "cells"
     for wanted in (0, 1, 4, 7):  # results that must be there when it is killed
         process = begin(workdir, jobs=2)
-        limit = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < limit:
-            if len(list(results.glob("*/*.json"))) >= wanted and workdir.exists():
-                break
-            time.sleep(0.05)
+        until(lambda: workdir.exists() and len(list(results.glob("*/*.json"))) >= wanted)
+        assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)  # the parent alone: its children must end themselves
         process.wait()
-        time.sleep(2)
+        until(lambda: not alive(process.pid))
         kept = len(list(results.glob("*/*.json")))
         assert kept >= wanted
     done = opengrok(*command, "--workdir", str(workdir), "--jobs", "2", cwd=tmp_path)
