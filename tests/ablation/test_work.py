@@ -63,6 +63,10 @@ def until(reached):
         time.sleep(0.05)
 
 
+def there(results, wanted: int) -> bool:
+    return results.parent.exists() and len(list(results.glob("*/*.json"))) >= wanted
+
+
 def alive(group: int) -> bool:
     """Whether the process group has a member."""
     try:
@@ -103,13 +107,12 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(base, grid_config, 
     results = workdir / "cells"
     for wanted in (0, 1, 4, 7):  # results that must be there when it is killed
         process = begin(workdir, jobs=2)
-        until(lambda: workdir.exists() and len(list(results.glob("*/*.json"))) >= wanted)
+        until(lambda p=process, n=wanted: p.poll() is not None or there(results, n))
         assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)  # the parent alone: its children must end themselves
         process.wait()
-        until(lambda: not alive(process.pid))
-        kept = len(list(results.glob("*/*.json")))
-        assert kept >= wanted
+        until(lambda p=process: not alive(p.pid))
+        assert there(results, wanted)
     done = opengrok(*command, "--workdir", str(workdir), "--jobs", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     whole, killed = (
