@@ -29,7 +29,14 @@ def results(run_dir: Path) -> dict[str, bytes]:
     for path in sorted(run_dir.rglob("*")):
         name = str(path.relative_to(run_dir))
         inside = "checkpoints" in name or ("student/" in name and path.suffix != ".json")
-        passing = ("log.jsonl", "lock", "made_of.json", "meters.jsonl", storage.MANIFEST)
+        passing = (
+            "log.jsonl",
+            "lock",
+            "made_of.json",
+            "meters.jsonl",
+            "meters.json",
+            storage.MANIFEST,
+        )
         if path.is_file() and not inside and path.name not in passing and "journal" not in name:
             # The report tells how long each stage took.
             text = path.read_bytes()

@@ -84,7 +84,7 @@ def ask_system(
             result["costs"][system.name] = {**asked.costs, "words": cost_in_words(asked.costs)}
         if isinstance(asked, Student) and asked.wasted[1]:
             wasted, computed = asked.wasted
-            result.setdefault("padding", {})[label] = {
+            result["padding"][label] = {
                 "tokens": computed,
                 "share": round(wasted / computed, 4),
             }

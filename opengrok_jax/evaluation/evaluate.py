@@ -8,6 +8,7 @@ evaluation/
   predictions/tweeteval/PREDICTOR/   the same for TweetEval's own script
   scores.json                        scores, notes, comparisons, what is beside them, and the tasks
                                      with the files of their predictions
+  meters.json                        the share of padding when labels were scored last
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from opengrok_jax.errors import ConfigError
 from opengrok_jax.evaluation import leaks, tweeteval_export
 from opengrok_jax.evaluation.ask import Answered, Question, ask_system, asked_rows, slug
 from opengrok_jax.evaluation.floors import floors
-from opengrok_jax.evaluation.outcomes import PREDICTIONS, QUESTIONS, SCORES
+from opengrok_jax.evaluation.outcomes import METERS, PREDICTIONS, QUESTIONS, SCORES
 from opengrok_jax.evaluation.predict import KINDS
 from opengrok_jax.evaluation.prompt_masks import PromptMasks
 from opengrok_jax.evaluation.scoring import score_all
@@ -93,7 +94,7 @@ def run(
         Question(task=t, items=items, leaked=leaks.find([i.text for i in items], trained))
         for t, items in loaded
     ]
-    result: dict[str, Any] = {"notes": [], "costs": {}}
+    result: dict[str, Any] = {"notes": [], "costs": {}, "padding": {}}
     answered: dict[str, list[Answered]] = {q.task.name: [] for q in questions}
     ours = student_system(student, tokenizer, predictors, batch_size, *masks)
     for system in (ours, *others):
@@ -110,11 +111,10 @@ def run(
     }
     scored = score_all(questions, answered, bootstrap=bootstrap, seed=seed)
     result |= scored | {"notes": [*result["notes"], *scored["notes"]]}
-    order = (
-        *("scores", "notes", "comparisons", "groups", "without_leaks", "costs", "padding"),
-        "tasks",
-    )
-    storage.write_json(out / SCORES, {key: result[key] for key in order if key in result})
+    if result["padding"]:  # else all answers were there before
+        storage.write_json(out / METERS, {"padding": result.pop("padding")})
+    order = ("scores", "notes", "comparisons", "groups", "without_leaks", "costs", "tasks")
+    storage.write_json(out / SCORES, {key: result[key] for key in order})
     return {"scores": len(result["scores"]), "tasks": len(made)}
 
 

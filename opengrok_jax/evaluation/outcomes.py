@@ -15,6 +15,7 @@ from opengrok_jax.evaluation.tasks import Answer, Task
 from opengrok_jax.records import Score, from_json
 
 SCORES, PREDICTIONS, QUESTIONS = "scores.json", "predictions", "questions.jsonl"
+METERS = "meters.json"  # what depends on how often the evaluation was interrupted
 STUDENT = "student"
 
 Runs = tuple[tuple[Prediction, ...], ...]

@@ -27,7 +27,7 @@ from opengrok_jax.evaluation import (
     seen,
     slices,
 )
-from opengrok_jax.evaluation.outcomes import Outcome
+from opengrok_jax.evaluation.outcomes import METERS, Outcome
 from opengrok_jax.inert import inert
 from opengrok_jax.masked_file import manifest
 from opengrok_jax.progress import duration, track
@@ -101,7 +101,7 @@ def run(
             "marked": marked,
             "notes": whole["notes"],
             "learning": _learning(training),
-            "cost": _cost(whole, stages, training),
+            "cost": _cost(whole, stages, training, evaluation),
             **_data(prompts_file, curation, kept, masked_file, examples),
             "provenance": _provenance(kept, masked_file, stages),
         }
@@ -271,7 +271,10 @@ def _data(
 
 
 def _cost(
-    whole: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], training: Path
+    whole: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    training: Path,
+    evaluation: Path,
 ) -> dict[str, Any]:
     """Time of each stage's last run, money told by endpoints, where training's time went."""
     rows = [
@@ -285,7 +288,7 @@ def _cost(
         if row["done"] and row["seconds"] is not None
     ]
     spent: dict[str, float] = {}
-    meters = training / "meters.jsonl"
+    meters, asked = training / "meters.jsonl", evaluation / METERS
     for row in storage.read_jsonl(meters) if meters.exists() else ():
         for purpose, seconds in row["seconds"].items():
             spent[purpose] = spent.get(purpose, 0.0) + seconds
@@ -295,7 +298,7 @@ def _cost(
         "total": duration(total),
         "usd": sum(row["ticks"] or 0 for row in rows) / 1e10,
         "systems": {name: costs["words"] for name, costs in whole["costs"].items()},
-        "padding": whole.get("padding", {}),
+        "padding": storage.read_json(asked)["padding"] if asked.exists() else {},
         "training": sorted(spent.items(), key=lambda pair: -pair[1]),
         "training_total": sum(spent.values()),
     }

@@ -110,7 +110,7 @@ def scores() -> dict[str, Any]:
     return {
         "scores": [to_json(row) for row in rows], "notes": ["a note <b>"], "comparisons": compared,
         "groups": groups, "without_leaks": [], "costs": {},
-        "padding": {"student": {"tokens": 1234, "share": 0.071}}, "tasks": {task: form},
+        "tasks": {task: form},
     }  # fmt: skip
 
 
@@ -159,6 +159,8 @@ def write(folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     evaluation = folder / "evaluation"
     storage.write_json(evaluation / "scores.json", scores())
+    padding = {"student": {"tokens": 1234, "share": 0.071}}
+    storage.write_json(evaluation / "meters.json", {"padding": padding})
     for number, rows in enumerate(predictions().values()):
         storage.write_jsonl(evaluation / "predictions" / f"mood.{number}.jsonl", rows)
     asked = [(question_id("mood", f"p{n}"), ask(post)) for n, post in enumerate(posts())]

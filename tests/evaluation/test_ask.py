@@ -56,7 +56,7 @@ def asked(parrots: list[Parrot], questions, folder: Path):
         predictors=("likelihood", "generation"),
         runs=runs,
     )
-    result: dict = {"costs": {}}
+    result: dict = {"costs": {}, "padding": {}}
     return dict(ask.ask_system(system, questions, folder, 8, result)), result
 
 
@@ -70,7 +70,7 @@ def test_every_run_is_asked_once_and_then_never_again(mood, names, tmp_path, see
     assert found["names"].predictor == f"parrot (generation){words}"
     assert [p.predicted for p in found["mood"].runs[0]] == [None] * 5
     assert [p.answer for p in found["names"].runs[-1]] == ["who is a good bird"] * 2
-    assert result == {"costs": {}}
+    assert result == {"costs": {}, "padding": {}}
     again = [Parrot() for _ in range(seeds)]
     assert asked(again, questions, tmp_path)[0] == found
     assert [p.asked for p in again] == [[]] * seeds
