@@ -52,6 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "max_tokens": 512,
             "retry_max_tokens": 0,  # more: what was cut is asked for once more with this limit
             "top_logprobs": 0,
+            "extra_body": "",  # JSON of the endpoint's own fields, see teacher/collect.py
             "concurrency": 32,
             "requests_per_minute": 0,
             "tokens_per_minute": 0,

@@ -79,7 +79,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A teacher's answer to one prompt, verbatim.
+    """A teacher's answer to one prompt, verbatim but for reasoning in tags before it.
 
     Attributes:
       request_key: SHA-256 of the request body exactly as sent.

@@ -46,7 +46,10 @@ class ApiModel:
         # Posts about hate are refused by many a policy: each is a wrong answer, not a stop.
         self._settings = {"kind": "api", "temperature": 0.0, "max_blocked": 1.0, **teacher}
         # Not the pace, the prices and the caps: they change no answer.
-        telling = ("kind", "recorded_file", "base_url", "model", "api", "temperature", "served_as")
+        telling = (
+            *("kind", "recorded_file", "base_url", "model", "api", "temperature", "extra_body"),
+            "served_as",
+        )
         self.made_of = {key: self._settings[key] for key in telling if key in self._settings}
         self.costs: dict[str, Any] = {}
 

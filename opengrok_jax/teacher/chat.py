@@ -29,9 +29,10 @@ def read(told: dict[str, Any]) -> Outcome | None:
     try:
         choice = told["choices"][0]
         message = choice["message"]
-        said, refusal = _content(message["content"]), plain.text(message.get("refusal"))
+        content, refusal = _content(message["content"]), plain.text(message.get("refusal"))
     except (TypeError, KeyError, IndexError, AttributeError):
         return None
+    said = plain.spoken(content)
     usage = plain.usage(told.get("usage"), "prompt_tokens", "completion_tokens")
     finish = plain.text(choice.get("finish_reason")) or "unknown"
     if finish == "content_filter":
@@ -45,6 +46,7 @@ def read(told: dict[str, Any]) -> Outcome | None:
         model=plain.text(told.get("model")),
         usage=usage,
         fingerprint=plain.text(told.get("system_fingerprint")),
+        reasoned=said != content,
         logprobs_told=isinstance(listed, list),
         tokens=tokens,
         top=top,

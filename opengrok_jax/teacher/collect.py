@@ -61,6 +61,7 @@ def run(
     max_tokens: int = 512,
     retry_max_tokens: int = 0,
     top_logprobs: int = 0,
+    extra_body: str = "",
     concurrency: int = 8,
     requests_per_minute: int = 0,
     tokens_per_minute: int = 0,
@@ -95,6 +96,9 @@ def run(
         limit, and paid for once more ("api"); 0 keeps it as it is.
       top_logprobs: alternatives to ask for at each token, for `distill.loss` "topk"; 0 asks for
         none. Many endpoints give up to 20; one that ignores the wish is told of.
+      extra_body: a JSON object of fields that this endpoint knows, put into every request; null
+        takes a field out: '{"chat_template_kwargs": {"enable_thinking": false}}' keeps vLLM's
+        Qwen from reasoning, '{"temperature": null}' is for models that take none.
       concurrency: requests in flight at once, at most; fewer after rate limits.
       requests_per_minute, tokens_per_minute: ceilings of our own; 0 is none.
       timeout_sec: the longest one exchange may take; short ones lose answers that were paid for.
@@ -115,7 +119,7 @@ def run(
     Returns:
       Counts: planned, ok, failed, blocked, orphaned (sendings that ended with an earlier run),
       requests, cost_ticks (1e-10 USD), finish_reasons, models_served, prompt_tokens,
-      completion_tokens, with_logprobs.
+      completion_tokens, with_logprobs, reasoned (answers whose reasoning was cut off).
 
     Raises:
       ConfigError: a value is out of range or missing.
@@ -154,6 +158,7 @@ def run(
         temperature=temperature,
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
+        extra_body=extra_body,
         timeout_sec=timeout_sec,
         served_as=served_as,
         rights=rights,
@@ -267,6 +272,12 @@ def _closed(
         say(
             f"collect: {counts.ok - totals.with_logprobs} of {counts.ok} answers came without "
             "usable log-probabilities; their tokens will be learnt by cross-entropy alone"
+        )
+    if totals.reasoned:
+        say(
+            f"collect: {totals.reasoned} of {counts.ok} answers began with the model's reasoning, "
+            "which is no part of them (the journal keeps it). Most servers can leave it out or do "
+            "without, see teacher.extra_body"
         )
     return {
         **{name: asdict(counts)[name] for name in ("planned", "ok", "failed", "blocked")},

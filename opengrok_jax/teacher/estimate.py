@@ -89,6 +89,7 @@ def outlook(prompts_file: Path, teacher: Mapping[str, Any]) -> str:
         temperature=float(teacher.get("temperature", 0.7)),
         max_tokens=int(teacher.get("max_tokens", 512)),
         top_logprobs=int(teacher.get("top_logprobs", 0)),
+        extra_body=wire.extra(str(teacher.get("extra_body", ""))),
     )
     return estimate(settings.prompts_in(prompts_file), asking, prices).line(prices)
 

@@ -26,6 +26,7 @@ class Totals:
 
     rows: int = 0
     with_logprobs: int = 0
+    reasoned: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reasons: Counter[str] = field(default_factory=Counter)
@@ -48,6 +49,7 @@ class Totals:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "with_logprobs": self.with_logprobs,
+            "reasoned": self.reasoned,
         }
 
 
@@ -78,6 +80,7 @@ def write(
         for accepted, answer, asked in _answers(plan, teacher, again):
             row = _response(accepted, answer, asked)
             totals.add(row)
+            totals.reasoned += answer.reasoned
             yield row
 
     # Two passes where there are log-probabilities: they are much larger than the answers.

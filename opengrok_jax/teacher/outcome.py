@@ -36,6 +36,7 @@ class Asking:
       model: as the endpoint names it.
       temperature, max_tokens: as the endpoint understands them.
       top_logprobs: alternatives to tell of each token; 0 asks for none.
+      extra_body: JSON of the endpoint's own fields, put into each body; null takes one out.
     """
 
     api: str
@@ -43,6 +44,7 @@ class Asking:
     temperature: float
     max_tokens: int
     top_logprobs: int = 0
+    extra_body: str = "{}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +103,10 @@ class Answer:
     """What the teacher said.
 
     Attributes:
+      text: without the reasoning that some write before it.
       model: the one that served; "" where not told.
       fingerprint: the endpoint's name for the system that served; "" where not told.
+      reasoned: whether the text came after reasoning.
       logprobs_told: whether log-probabilities came, usable or not.
       tokens, top: as in `records.Logprobs`, empty where nothing usable came.
     """
@@ -112,6 +116,7 @@ class Answer:
     model: str
     usage: Usage = Usage()
     fingerprint: str = ""
+    reasoned: bool = False
     logprobs_told: bool = False
     tokens: tuple[Likely, ...] = field(default=(), repr=False)
     top: tuple[tuple[Likely, ...], ...] = field(default=(), repr=False)

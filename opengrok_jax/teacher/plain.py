@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from typing import Any
 
 from opengrok_jax.records import Likely
 from opengrok_jax.teacher.outcome import Usage
+
+_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+# Where the chat template has opened the tag, only its end is told, at a line's edge: in the middle
+# of a line it is a word of some post.
+_CLOSED = re.compile(r"(?:\A|\n)[ \t]*</think>\s*|</think>[ \t]*\n\s*")
 
 
 def value(raw: bytes) -> Any:
@@ -38,6 +45,21 @@ def text(told: Any) -> str:
     )
 
 
+def spoken(said: str) -> str:
+    """The answer without the reasoning that open models put before it, in tags.
+
+    <think>Rain again, so sad.</think>\\n\\nsadness       sadness
+    Rain again, so sad.\\n</think>\\n\\nsadness            sadness     the template opened it
+    <think>Rain again                                            cut while it was reasoning
+    Their bio says </think> and no more.                the same
+    """
+    for opening, closing in _TAGS:
+        if said.lstrip().startswith(opening):
+            return said.partition(closing)[2].lstrip()
+    closed = _CLOSED.search(said)
+    return said[closed.end() :] if closed else said
+
+
 def count(told: Any) -> int:
     """A whole number from 0 on; 0 for anything else."""
     return told if type(told) is int and 0 < told < 2**53 else 0
@@ -65,21 +87,26 @@ def usage(told: Any, sent: str, made: str) -> Usage:
 
 
 def logprobs(listed: Any, said: str) -> tuple[tuple[Likely, ...], tuple[tuple[Likely, ...], ...]]:
-    """Tokens and alternatives; nothing unless the tokens' bytes begin with those of `said`.
+    """Tokens and alternatives; nothing unless the tokens' bytes are those of `said`.
 
-    A last token after the text (the end of the turn) is told by some endpoints and dropped here.
+    Some endpoints tell those of the reasoning before it as well, and the end of the turn after it:
+
+    tokens    <think>  Rain  </think>  \\n\\n  sad  ness  <end>
+    said                                     sad  ness
     """
     try:
         tokens = [_likely(entry) for entry in listed]
         top = [tuple(_likely(other) for other in entry["top_logprobs"]) for entry in listed]
     except (TypeError, KeyError, ValueError, AttributeError):
         return (), ()
-    wanted, seen = said.encode(), b""
-    for number, token in enumerate(tokens, start=1):
-        seen += bytes.fromhex(token.bytes)
-        if seen == wanted:
-            return tuple(tokens[:number]), tuple(top[:number])
-    return (), ()
+    spelled, wanted = [bytes.fromhex(token.bytes) for token in tokens], said.encode()
+    at = {place: n for n, place in enumerate(itertools.accumulate(map(len, spelled), initial=0))}
+    whole = b"".join(spelled)
+    begin = 0 if whole.startswith(wanted) and len(wanted) in at else whole.rfind(wanted)
+    first, last = at.get(begin), at.get(begin + len(wanted))
+    if not wanted or first is None or last is None or (begin and last < len(tokens) - 1):
+        return (), ()
+    return tuple(tokens[first:last]), tuple(top[first:last])
 
 
 def _likely(entry: dict[str, Any]) -> Likely:

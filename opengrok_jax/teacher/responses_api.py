@@ -38,10 +38,11 @@ def read(told: dict[str, Any]) -> Outcome | None:
             if item.get("type") == "message"
             for part in item["content"]
         ]
-        said = "".join(plain.text(p["text"]) for p in parts if p["type"] == "output_text")
+        content = "".join(plain.text(p["text"]) for p in parts if p["type"] == "output_text")
         refusal = "".join(plain.text(p["refusal"]) for p in parts if p["type"] == "refusal")
     except (TypeError, KeyError, AttributeError):
         return None
+    said = plain.spoken(content)
     if why == "content_filter":
         return Outcome(kind=Kind.BLOCKED, reason="content filter", detail=said[:300], usage=usage)
     if status not in ("completed", "incomplete") or (status == "completed" and not parts):
@@ -55,6 +56,7 @@ def read(told: dict[str, Any]) -> Outcome | None:
         model=plain.text(told.get("model")),
         usage=usage,
         fingerprint=plain.text(told.get("system_fingerprint")),
+        reasoned=said != content,
         logprobs_told=told_any,
         tokens=tokens,
         top=top,

@@ -71,6 +71,7 @@ def teacher(
     temperature: float,
     max_tokens: int,
     top_logprobs: int,
+    extra_body: str,
     timeout_sec: float,
     served_as: Sequence[str],
     rights: str,
@@ -113,6 +114,7 @@ def teacher(
         temperature=float(temperature),
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
+        extra_body=wire.extra(extra_body),
     )
     return Teacher(
         source=kind,

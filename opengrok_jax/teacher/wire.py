@@ -9,22 +9,47 @@ without asking again.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from opengrok_jax.errors import ConfigError
 from opengrok_jax.records import Prompt, canonical_json
 from opengrok_jax.teacher import chat, faults, plain, responses_api
 from opengrok_jax.teacher.outcome import Asking, Kind, Outcome, Reply, Request
 
 APIS = {"chat": chat, "responses": responses_api}
+_OURS = {
+    *("model", "messages", "input", "stream", "n", "best_of", "max_tokens"),
+    *("max_completion_tokens", "max_output_tokens", "logprobs", "top_logprobs", "include"),
+}
 _SNAPSHOT = re.compile(r"-[0-9][0-9-]{3,}")  # "-0709", "-2026-11-05": the model's own date
 
 
 def request(prompt: Prompt, asking: Asking) -> Request:
     """The request as sent: canonical JSON, so that the same question has the same key."""
-    sent = canonical_json(APIS[asking.api].body(prompt, asking)).encode()
+    body = APIS[asking.api].body(prompt, asking) | json.loads(asking.extra_body)
+    sent = canonical_json({k: v for k, v in body.items() if v is not None}).encode()
     return Request(key=hashlib.sha256(sent).hexdigest(), prompt_id=prompt.id, body=sent)
+
+
+def extra(told: str) -> str:
+    """`teacher.extra_body` as canonical JSON.
+
+    Raises:
+      ConfigError: it is no JSON object, or names a field that has a setting of its own.
+    """
+    try:
+        fields = json.loads(told or "{}")
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"teacher.extra_body is {told!r}; expected a JSON object")
+    # The budget reserves by these, and the replies are read by them.
+    if ours := sorted(set(fields) & _OURS):
+        raise ConfigError(f"teacher.extra_body may not hold {ours[0]!r}: opengrok sets it")
+    return canonical_json(fields)
 
 
 def path(asking: Asking) -> str:

@@ -154,6 +154,7 @@ def bench_teacher(folder: Path) -> Any:
         temperature=0.7,
         max_tokens=512,
         top_logprobs=0,
+        extra_body="",
         timeout_sec=9.0,
         served_as=(),
         rights="made up",

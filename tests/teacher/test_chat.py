@@ -83,3 +83,15 @@ def test_log_probabilities_are_read_as_bytes(raw):
         [("h\u00e9", -0.5), ("ha", -1.25)],
         [("llo", 0.0)],
     ]
+
+
+def test_reasoning_is_no_part_of_the_answer():
+    content = [
+        told(word, -0.5, (word, -0.5)) for word in ("<think>", "so", "</think>", "\n", "sad")
+    ]
+    logprobs = {"content": content}
+    answer = answer_in(completion("<think>so</think>\nsad", logprobs=logprobs))
+    assert (answer.text, answer.reasoned, len(answer.tokens)) == ("sad", True, 1)
+    # A server that takes it out by itself still tells its tokens.
+    apart = answer_in(completion("sad", logprobs=logprobs))
+    assert (apart.text, apart.reasoned, apart.tokens) == ("sad", False, answer.tokens)

@@ -83,6 +83,7 @@ def test_recorded_answers_become_responses_in_order(tmp_path, asked):
         "prompt_tokens": 0,
         "completion_tokens": 0,
         "with_logprobs": 0,
+        "reasoned": 0,
     }
     assert (tmp_path / "out" / "logprobs.jsonl").read_bytes() == b""
     rows = responses(tmp_path / "out")
@@ -136,6 +137,23 @@ def test_log_probabilities_are_kept(tmp_path, asked, api):
     assert b"".join(bytes.fromhex(t.bytes) for t in rows[0].tokens) == b"so it goes"
     assert {len(top) for top in rows[0].top} == {2}
     assert responses(tmp_path / "out")[0].has_logprobs
+
+
+def test_a_model_that_reasons_aloud_answers_without_its_reasoning(tmp_path, asked, capfd):
+    seen = []
+
+    def script(question):
+        seen.append(question.body)
+        return Act(body=completion("<think>\nHm.\n</think>\n\nso it goes"))
+
+    with simulating(script=script) as teacher:
+        counts = from_api(
+            teacher, asked, tmp_path / "out", extra_body='{"reasoning_effort": "low"}'
+        )
+    assert {body["reasoning_effort"] for body in seen} == {"low"}
+    assert {row.text for row in responses(tmp_path / "out")} == {"so it goes"}
+    assert counts["reasoned"] == 8
+    assert "8 of 8 answers began with the model's reasoning" in capfd.readouterr().err
 
 
 def test_the_lack_of_log_probabilities_is_told(tmp_path, asked, capfd):

@@ -69,3 +69,54 @@ def test_a_character_cut_in_two_does_not_lose_the_answer():
     assert answer_in(body).text == "fish and chi\ufffd"
     assert plain.value(b"\xff\xfe\xfd") is None
     assert plain.value(b'"\xff' + b"[" * 100_000) is None
+
+
+def test_the_drawn_thoughts():
+    drawn = {
+        "<think>Rain again, so sad.</think>\n\nsadness": "sadness",
+        "Rain again, so sad.\n</think>\n\nsadness": "sadness",
+        "<think>Rain again": "",
+        "Their bio says </think> and no more.": "Their bio says </think> and no more.",
+    }
+    assert {said: plain.spoken(said) for said in drawn} == drawn
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("<think>\n\n</think>\n\nok", "ok"),  # what a model says that was told not to reason
+        ("\n<think>a\n\nb</think>ok\nand more ", "ok\nand more "),
+        ("[THINK]a[/THINK]ok", "ok"),
+        ("</think>\n\nok", "ok"),
+        ("so sad.</think>\nok", "ok"),
+        ("ok <think>a</think> ok", "ok <think>a</think> ok"),
+        ("it ends with </think>", "it ends with </think>"),
+        (" ok\n", " ok\n"),
+        ("", ""),
+    ],
+)
+def test_what_is_said_after_thinking(said, answer):
+    assert plain.spoken(said) == answer
+    assert plain.spoken(answer) == answer
+
+
+def listed(*words):
+    return [told(word, -0.5, (word, -0.5)) for word in words]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said", "kept"),
+    [
+        (["<think>", "Rain", "</think>", "\n\n", "sad", "ness", "<end>"], "sadness", [4, 5]),
+        (["<think>", "Rain", "</think>", "\n\n", "sad", "ness"], "sadness", [4, 5]),
+        (["sad", "</think>", "sad"], "sad", [0]),  # nothing shows that the first is a thought
+        (["so", "sad", "</think>", "sad"], "sad", [3]),
+        (["</think>\n\nsad", "ness"], "sadness", []),  # no token begins where the answer does
+        (["so", "sad", "and", "more"], "sad", []),  # not at the end: another text
+        (["sad"], "", []),
+    ],
+)
+def test_the_tokens_of_the_answer_among_those_of_the_reasoning(tokens, said, kept):
+    chosen, top = plain.logprobs(listed(*tokens), said)
+    assert [bytes.fromhex(t.bytes).decode() for t in chosen] == [tokens[n] for n in kept]
+    assert len(top) == len(chosen)

@@ -88,3 +88,9 @@ def test_a_cut_answer_says_so():
 def test_what_is_no_answer(body, kind):
     read = outcome(200, body)
     assert (read.kind, read.answer) == (kind, None)
+
+
+def test_reasoning_is_no_part_of_the_answer():
+    answer = outcome(200, response(text("<think>so</think>"), text("\n\nsad"))).answer
+    assert answer is not None
+    assert (answer.text, answer.reasoned) == ("sad", True)

@@ -38,6 +38,7 @@ MEANT = {
     "retired_410": Kind.RETIRED,
     "retired_404": Kind.RETIRED,
     "truncated": Kind.OK,
+    "reasoning": Kind.OK,
     "empty": Kind.OK,
     "no_logprobs": Kind.OK,
     "no_usage": Kind.OK,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from opengrok_jax.errors import ConfigError
 from opengrok_jax.teacher import wire
 from opengrok_jax.teacher.outcome import Kind, Reply
 from tests.teacher.questions import ASKING, completion, outcome, prompts
@@ -21,9 +22,30 @@ def test_the_key_is_the_hash_of_the_bytes_sent_and_every_parameter_changes_it():
         wire.request(first, replace(ASKING, temperature=0.0)),
         wire.request(first, replace(ASKING, max_tokens=65)),
         wire.request(first, replace(ASKING, top_logprobs=2)),
+        wire.request(first, replace(ASKING, extra_body='{"seed":1}')),
     ]
-    assert len({made.key, *(other.key for other in others)}) == 7
+    assert len({made.key, *(other.key for other in others)}) == 8
     assert made == wire.request(first, replace(ASKING))
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_fields_of_the_endpoint_go_into_the_body_and_null_takes_one_out(api):
+    asking = replace(ASKING, api=api)
+    plain = json.loads(wire.request(prompts(1)[0], asking).body)
+    fields = '{"temperature": null, "chat_template_kwargs": {"enable_thinking": false}}'
+    made = json.loads(wire.request(prompts(1)[0], replace(asking, extra_body=fields)).body)
+    plain.pop("temperature")
+    assert made == {**plain, "chat_template_kwargs": {"enable_thinking": False}}
+
+
+def test_fields_of_the_endpoint_are_checked():
+    assert wire.extra("") == "{}"
+    assert wire.extra('{"b": 1,\n "a": null}') == '{"a":null,"b":1}'
+    for told in ("{", "[1]", "3", "enable_thinking=false"):
+        with pytest.raises(ConfigError, match=r"teacher\.extra_body .* expected a JSON object"):
+            wire.extra(told)
+    with pytest.raises(ConfigError, match="may not hold 'max_completion_tokens'"):
+        wire.extra('{"max_completion_tokens": 9, "seed": 3}')
 
 
 def test_each_api_has_its_path():

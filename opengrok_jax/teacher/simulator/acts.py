@@ -190,6 +190,7 @@ ACTS: dict[str, Callable[[Context], Act]] = {
         lambda a, c: replace(a, text=a.text[: len(a.text) // 2], finish_reason="length")
     ),
     "wrong_model": _told(lambda a, c: replace(a, model=c.rule.get("model", "another-model"))),
+    "reasoning": _told(lambda a, c: replace(a, text=f"<think>\nWell.\n</think>\n\n{a.text}")),
     "empty": _told(lambda a, c: replace(a, text="")),
     "no_logprobs": _no_logprobs,
     "no_usage": _answered(lambda act, c: _without(act, "usage")),
