@@ -82,8 +82,8 @@ def test_the_labelling_knows_the_names_of_tasks_and_predictions(tmp_path):
     kept, _ = tasks(tmp_path / "tasks.json")
     root = ET.fromstring((tmp_path / "tasks.xml").read_text())
     assert (tmp_path / "tasks.xml").read_text() == labelling()
-    controls = {e.get("name"): e for e in root if e.get("toName")}
-    objects = {e.get("name"): e for e in root if e.tag == "Text"}
+    controls = {e.get("name"): e for e in root.iter() if e.get("toName")}
+    objects = {e.get("name"): e for e in root.iter() if e.tag == "Text"}
     assert {(e.get("value") or "").removeprefix("$") for e in objects.values()} <= set(kept["data"])
     assert {e.get("toName") for e in controls.values()} <= set(objects)
     choices = [c.get("value") for c in controls["decision"]]
@@ -92,6 +92,14 @@ def test_the_labelling_knows_the_names_of_tasks_and_predictions(tmp_path):
     assert set(result["value"]["choices"]) <= set(choices)
     assert choices == list(decisions.CHOICES)
     assert [c.get("value") for c in controls["reason"]] == list(decisions.REASONS)
+    shown = {
+        control.get("name"): view.get("whenChoiceValue")
+        for view in root.iter("View")
+        for control in view
+        if view is not root
+    }
+    shown.pop(None)  # the headers
+    assert shown == {"reason": "reject", "note": "reject", "edited": "edit"}
 
 
 def test_annotations_become_decisions(tmp_path):

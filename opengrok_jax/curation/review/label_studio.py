@@ -8,6 +8,9 @@ exports again has "annotations": [{"result", "completed_by", "updated_at", "lead
 
 Decisions of ours stay out of the tasks: the program would take them for those of whoever imports
 them, and refuses names that it does not know.
+
+Tried with Label Studio 1.23.2 (2026-11-27): tasks imported, decided on its page and through its
+API, exported as JSON and taken in.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ def labelling() -> str:
     def options(names: Iterable[str]) -> str:
         return "".join(f"\n    <Choice value={quoteattr(name)}/>" for name in names)
 
-    when = 'visibleWhen="choice-selected" whenTagName="decision" whenChoiceValue='
+    # On a View, since the program shows a TextArea of its own accord whatever it is told.
+    when = '<View visibleWhen="choice-selected" whenTagName="decision" whenChoiceValue='
     return f"""<View>
   <Header value="Asked"/>
   <Text name="prompt" value="$prompt"/>
@@ -66,11 +70,17 @@ def labelling() -> str:
   <Text name="why" value="$why"/>
   <Choices name="decision" toName="answer" choice="single" required="true">{options(CHOICES)}
   </Choices>
-  <Choices name="reason" toName="answer" choice="single" {when}"reject">{options(REASONS)}
+  {when}"reject">
+  <Header value="Why, and a note if you like"/>
+  <Choices name="reason" toName="answer" choice="single">{options(REASONS)}
   </Choices>
-  <TextArea name="note" toName="answer" maxSubmissions="1" {when}"reject"/>
-  <TextArea name="edited" toName="answer" maxSubmissions="1" editable="true" value="$answer"
-    {when}"edit"/>
+  <TextArea name="note" toName="answer" maxSubmissions="1" rows="3"/>
+  </View>
+  {when}"edit">
+  <Header value="The answer as it should be"/>
+  <TextArea name="edited" toName="answer" maxSubmissions="1" editable="true" rows="8"
+    value="$answer"/>
+  </View>
 </View>
 """
 
