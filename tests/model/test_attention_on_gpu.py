@@ -25,7 +25,7 @@ def value_and_gradients(implementation: Any, rule: Rule, window: int | None) -> 
 
     def both(q: Any, k: Any, v: Any, mask: Any, segments: Any) -> list[Any]:
         given: Any = {"rule": rule, "sliding_window": window, "implementation": implementation}
-        value, back = jax.vjp(lambda *x: attention(*x, mask, segments, **given), q, k, v)
+        value, back = jax.vjp(lambda q, k, v: attention(q, k, v, mask, segments, **given), q, k, v)
         ones = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
         return [x.astype(jnp.float32) for x in (value, *back(ones.astype(value.dtype)))]
 

@@ -1,4 +1,6 @@
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -119,12 +121,14 @@ def test_the_first_row():
         made = Answer(**{"text": "a", "finish_reason": "stop", "model": "m", **answer})
         return preflight.first_row(Outcome(kind=Kind.OK, answer=made), asking, prices)
 
-    from dataclasses import replace
-
     assert first() == ""
     assert "no log-probabilities" in first(replace(ASKING, top_logprobs=2))
     assert first(replace(ASKING, top_logprobs=2), logprobs_told=True) == ""
-    thought = {"text": " ", "finish_reason": "length", "usage": Usage(completion_tokens=9)}
+    thought: dict[str, Any] = {
+        "text": " ",
+        "finish_reason": "length",
+        "usage": Usage(completion_tokens=9),
+    }
     assert "9 tokens and no text" in first(**thought)
     assert first(**thought | {"text": "a"}) == first(text="", finish_reason="stop") == ""
     assert "call of a tool" in first(text="", finish_reason="tool_calls")
