@@ -130,7 +130,8 @@ def test_the_first_row():
         "usage": Usage(completion_tokens=9),
     }
     assert "9 tokens and no text" in first(**thought)
-    assert first(**thought | {"text": "a"}) == first(text="", finish_reason="stop") == ""
+    spoken: dict[str, Any] = {**thought, "text": "a"}
+    assert first(**spoken) == first(text="", finish_reason="stop") == ""
     assert "call of a tool" in first(text="", finish_reason="tool_calls")
     dear = Usage(cost_ticks=20_000_000)
     assert first(usage=dear) == ""
