@@ -10,7 +10,7 @@ transformers).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opengrok_jax import hub, storage
@@ -27,9 +27,19 @@ class HfModel:
     Args:
       name: folder, or name on the hub as in `hub.folder_of`.
       device: as torch names it; "" = a GPU if torch sees one.
+      chat_template_kwargs: what else the checkpoint's template reads: {"enable_thinking": False}
+        lets a Qwen answer at once.
     """
 
-    def __init__(self, name: str, *, batch_size: int, dtype: str = "float32", device: str = ""):
+    def __init__(
+        self,
+        name: str,
+        *,
+        batch_size: int,
+        dtype: str = "float32",
+        device: str = "",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ):
         """Raises CheckpointError if it cannot be opened, MissingExtra without the libraries."""
         if dtype not in DTYPES:
             raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
@@ -54,12 +64,15 @@ class HfModel:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device).eval()
         self.batch_size = batch_size
+        self._template_kwargs = dict(chat_template_kwargs or {})
         described = [p for p in sorted(folder.glob("*.json")) if p.name != "README.md"]
-        self.made_of = {
+        self.made_of: dict[str, Any] = {
             "files": {p.name: storage.file_sha256(p) for p in (*weights, *described)},
             "dtype": dtype,
             "device": self.device.split(":")[0],
         }
+        if self._template_kwargs:
+            self.made_of["chat_template_kwargs"] = self._template_kwargs
         self._pad = next(
             i
             for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
@@ -181,7 +194,9 @@ class HfModel:
         return answer[: end + 1]
 
     def _template(self, messages: list[dict[str, str]], **options: Any) -> list[int]:
-        return self.tokenizer.apply_chat_template(messages, return_dict=True, **options).input_ids
+        return self.tokenizer.apply_chat_template(
+            messages, return_dict=True, **options, **self._template_kwargs
+        ).input_ids
 
     def _ends(self) -> list[int]:
         told = self.model.generation_config.eos_token_id

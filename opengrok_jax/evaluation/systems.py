@@ -3,6 +3,7 @@
     evaluation.systems = {
         "three seeds": {"kind": "student", "folders": ["runs/a/training/student", ...]},
         "Phi-3": {"kind": "transformers", "model": "microsoft/Phi-3-mini-4k-instruct"},
+        "Qwen": {"kind": "transformers", "model": ..., "chat_template_kwargs": {...}},
         "Grok": {"kind": "api", "teacher": {"base_url": ..., "model": ..., "api_key_env": ...}},
     }
 
@@ -23,7 +24,7 @@ from opengrok_jax.model.attention import Rule
 
 _KEYS = {
     "student": {"kind", "folders", "tokenizer", "predictors"},
-    "transformers": {"kind", "model", "predictors", "dtype", "device"},
+    "transformers": {"kind", "model", "predictors", "dtype", "device", "chat_template_kwargs"},
     "api": {"kind", "teacher", "predictors"},
 }
 
@@ -126,7 +127,8 @@ def _system(
 
         if not given.get("model"):
             raise ConfigError(f"{where}.model is missing; a folder, or a name on the hub")
-        chosen = {key: given[key] for key in ("dtype", "device") if given.get(key)}
+        options = ("dtype", "device", "chat_template_kwargs")
+        chosen = {key: given[key] for key in options if given.get(key)}
         runs = [lambda: HfModel(str(given["model"]), batch_size=batch_size, **chosen)]
     else:
         folders = [Path(folder) for folder in given.get("folders") or ()]

@@ -1,6 +1,8 @@
 """The same weights and posts through transformers and through our own student."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,30 @@ def test_a_checkpoint_without_a_chat_template(folder: Path, tmp_path: Path, mood
     assert model.made_of != HfModel(str(folder), batch_size=2, device="cpu").made_of
     assert model._answer("good")[-1] == model.tokenizer.eos_token_id
     assert model._prompt("How") == model.tokenizer("How\n").input_ids
+
+
+def test_a_template_that_reasons_is_told_not_to(folder: Path, tmp_path: Path) -> None:
+    """As Qwen's: where nothing is to be thought, the template writes the empty thought itself."""
+    thinking = tmp_path / "thinking"
+    shutil.copytree(folder, thinking)
+    thought = "{{ 'no thought' if enable_thinking is defined and not enable_thinking }}"
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}<|end|>"
+        f"{{% else %}}<|assistant|>{thought}{{{{ m.content }}}}<|end|>{{% endif %}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}<|assistant|>{thought}{{% endif %}}"
+    )
+    config = json.loads((thinking / "tokenizer_config.json").read_text())
+    config["chat_template"] = template
+    (thinking / "tokenizer_config.json").write_text(json.dumps(config))
+    free = HfModel(str(thinking), batch_size=2, device="cpu")
+    told = HfModel(
+        str(thinking), batch_size=2, device="cpu", chat_template_kwargs={"enable_thinking": False}
+    )
+    assert told.tokenizer.decode(told._prompt("How")).endswith("no thought")
+    assert not free.tokenizer.decode(free._prompt("How")).endswith("no thought")
+    assert told.made_of != free.made_of
+    for model in (free, told):
+        assert "no thought" not in model.tokenizer.decode(model._answer(" good"))
 
 
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
