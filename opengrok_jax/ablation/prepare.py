@@ -68,8 +68,10 @@ def _by_data(masks: Sequence[Mask]) -> list[Mask]:
 def write_tasks(workdir: Path, name: str, sections: Mapping[str, Any], grid: Grid) -> list[Any]:
     """Writes tasks/SET.json with every test post, and tasks/SET.prompts.jsonl; answers the pairs.
 
+    Tasks whose kind the predictor cannot answer are left out, and said so.
+
     Raises:
-      ConfigError: a set without tasks, or tasks whose kind the predictor cannot answer.
+      ConfigError: no task is left.
     """
     from opengrok_jax.evaluation import prompt_masks, tasks
 
@@ -78,13 +80,17 @@ def write_tasks(workdir: Path, name: str, sections: Mapping[str, Any], grid: Gri
     for task, settings in of_set["tasks"].items():
         made = tasks.make_task(task, settings, of_set.get("data", ""))
         if made.kind != "label" and grid.predictor != "generation":
-            raise ConfigError(
-                f"grid.predictor is {grid.predictor!r}, but task {task!r} is of kind "
-                f"{made.kind!r}: leave it out of evaluation.tasks, or take predictor 'generation'"
+            say(
+                f"ablate: task {task} is left out: its answers are {made.kind}, and grid.predictor "
+                f"{grid.predictor!r} compares labels; 'generation' takes it in"
             )
+            continue
         found.append((made, tasks.load_items(made, of_set.get("limit", 0))))
     if not found:
-        raise ConfigError(f"grid.sets.{name}: evaluation.tasks is empty")
+        raise ConfigError(
+            f"grid.sets.{name}: evaluation.tasks holds no task that grid.predictor "
+            f"{grid.predictor!r} can answer"
+        )
     rows = [{"task": _task_row(task), "items": [asdict(i) for i in items]} for task, items in found]
     path = tasks_file(workdir, name)
     before = storage.read_json(path) if path.exists() else {}

@@ -41,10 +41,22 @@ def test_prepared_again_nothing_is_made_again(finished, base, grid_config):
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
-def test_a_task_that_likelihood_cannot_answer_is_refused(sections, grid_config, tmp_path):
+def test_a_task_that_likelihood_cannot_answer_is_left_out(sections, grid_config, tmp_path, capfd):
+    """So that configs/demo.py, which has one, goes with the grid that ships."""
+    given = grid_config.to_dict()
+    given["sets"] = {"both": {"evaluation": {"tasks": {"entities": {}, "emotion": {}}}}}
+    found = prepare.write_tasks(tmp_path, "both", sections, grid.read(sections, **given))
+    assert [task.name for task, _ in found] == ["emotion"]
+    assert "task entities is left out: its answers are entities" in capfd.readouterr().err
+    given["predictor"] = "generation"
+    found = prepare.write_tasks(tmp_path, "both", sections, grid.read(sections, **given))
+    assert [task.name for task, _ in found] == ["entities", "emotion"]
+
+
+def test_a_set_without_a_task_to_answer_is_refused(sections, grid_config, tmp_path):
     given = grid_config.to_dict()
     given["sets"] = {"names": {"evaluation": {"tasks": {"entities": {}}}}}
-    with pytest.raises(ConfigError, match="task 'entities' is of kind 'entities'"):
+    with pytest.raises(ConfigError, match="no task that grid.predictor 'likelihood' can answer"):
         prepare.write_tasks(tmp_path, "names", sections, grid.read(sections, **given))
 
 
