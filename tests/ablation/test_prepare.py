@@ -56,7 +56,7 @@ def test_a_task_that_likelihood_cannot_answer_is_left_out(sections, grid_config,
 def test_a_set_without_a_task_to_answer_is_refused(sections, grid_config, tmp_path):
     given = grid_config.to_dict()
     given["sets"] = {"names": {"evaluation": {"tasks": {"entities": {}}}}}
-    with pytest.raises(ConfigError, match="no task that grid.predictor 'likelihood' can answer"):
+    with pytest.raises(ConfigError, match=r"no task that grid\.predictor 'likelihood' can answer"):
         prepare.write_tasks(tmp_path, "names", sections, grid.read(sections, **given))
 
 
