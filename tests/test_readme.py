@@ -1,4 +1,4 @@
-"""The README is kept true: its paths exist, its commands run."""
+"""The README and docs/ are kept true: their paths exist, their commands run."""
 
 import json
 import os
@@ -9,12 +9,21 @@ import sys
 
 import pytest
 
-from opengrok_jax import stages
+from opengrok_jax import cli, stages
+from opengrok_jax import config as config_module
 
 
 @pytest.fixture(scope="module")
 def readme(repository) -> str:
     return (repository / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def pages(readme, repository) -> dict[str, str]:
+    """Every page's text by its name."""
+    docs = {path.name: path.read_text() for path in (repository / "docs").glob("*.md")}
+    assert len(docs) > 4
+    return {"README.md": readme, **docs}
 
 
 def commands(text: str) -> list[str]:
@@ -29,13 +38,13 @@ def test_the_first_screen_has_the_two_commands_and_a_picture(readme):
         assert wanted in screen
 
 
-def test_every_path_exists(readme, repository):
-    mentioned = set(
-        re.findall(r"[`( ]((?:configs|scripts|tests|docs|opengrok_jax)/[\w./-]*)", readme)
-    )
-    assert len(mentioned) > 8
-    for path in mentioned:
-        assert (repository / path.rstrip(".")).exists(), path
+def test_every_path_exists(pages, repository):
+    found = re.compile(r"[`( ]((?:configs|scripts|tests|docs|opengrok_jax)/[\w./-]*)")
+    for name, text in pages.items():
+        mentioned = set(found.findall(text))
+        assert len(mentioned) > 8 or name != "README.md"
+        for path in mentioned:
+            assert (repository / path.rstrip(".")).exists(), f"{name}: {path}"
 
 
 def test_the_drawn_tree_is_the_tree(readme, repository):
@@ -103,6 +112,24 @@ def test_every_opengrok_command_runs(readme, repository, tmp_path):
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert "would" in done.stderr
+
+
+def test_every_opengrok_line_is_understood(pages, repository, monkeypatch):
+    """Also of the verbs that cannot say what they would do: flags, configs, keys, values."""
+    monkeypatch.chdir(repository)
+    seen = set()
+    for name, text in pages.items():
+        for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if not line.startswith("opengrok "):
+                    continue
+                words = shlex.split(line.split("  #")[0])[1:]
+                flags, rest = cli._parser().parse_known_args(words)
+                seen.add(flags.verb)
+                for spec in filter(None, (getattr(flags, n, "") for n in ("config", "grid"))):
+                    config_module.load(spec, rest if spec == flags.config else ())
+                assert not rest or flags.config, f"{name}: {line}"
+    assert len(seen) > 12
 
 
 @pytest.mark.parametrize("script", ["demo.sh", "test.sh", "setup.sh"])
