@@ -162,7 +162,7 @@ def reliability(curves: Sequence[tuple[str, Calibration]], label: str) -> str:
       curves: (predictor, calibration); at most three, told apart by colour, marker and line.
       label: read aloud.
     """
-    figure, axes = canvas(4.9, 4.1, font=12)
+    figure, axes = canvas(4.9, 4.0 + 0.24 * len(curves), font=12)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":")
     styles = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."))
     for (name, one), (color, marker, line) in zip(curves, styles, strict=False):
@@ -172,7 +172,9 @@ def reliability(curves: Sequence[tuple[str, Calibration]], label: str) -> str:
         )
         areas = [12 + 160 * b.posts / one.posts for b in one.bins]
         axes.scatter(x, y, areas, color=color, marker=marker, zorder=3)
-    axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=11, handlelength=2.6)
+    figure.legend(
+        loc="outside upper left", frameon=False, labelcolor=INK, fontsize=11, handlelength=2.6
+    )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("probability given to the answer", color=INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,9 +220,15 @@ def headline(found: list[Verdict]) -> str:
     """
     if not found:
         return "Nothing was compared: the student, or everyone else, answered no task."
-    count = {place: sum(v.place == place for v in found) for place in ("above", "level", "below")}
-    return (
-        f"Of {len(found)} task{'' if len(found) == 1 else 's'} the student is above everything it "
-        f"was compared with on {count['above']} and below at least one of the others on "
-        f"{count['below']}; on {count['level']} it is told apart from none or only from some."
-    )
+    said = {
+        "above": "above everything it was compared with",
+        "below": "below at least one of the others",
+        "level": "neither above everything it was compared with nor below any of it",
+    }
+    if len(found) == 1:
+        return f"On its one task the student is {said[found[0].place]}."
+    count = Counter(verdict.place for verdict in found)
+    parts = [f"{said['above']} on {count['above'] or 'none'}"]
+    parts += [f"{said['below']} on {count['below']}"] if count["below"] else []
+    parts += [f"neither on {count['level']}"] if count["level"] else []
+    return f"Of {len(found)} tasks the student is {', '.join(parts)}."

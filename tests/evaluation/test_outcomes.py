@@ -56,8 +56,15 @@ def test_above_is_above_all(evaluation):
     above = verdict(evaluation, **{TFIDF: {"p_corrected": 0.04, "difference": 0.1}})
     assert above.place == "above"
     assert outcomes.headline([level, above]) == (
-        "Of 2 tasks the student is above everything it was compared with on 1 and below at least "
-        "one of the others on 0; on 1 it is told apart from none or only from some."
+        "Of 2 tasks the student is above everything it was compared with on 1, neither on 1."
+    )
+    assert outcomes.headline([level]) == (
+        "On its one task the student is neither above everything it was compared with nor below any of it."
+    )
+    below = verdict(evaluation, **{TFIDF: {"difference": -0.1}})
+    assert outcomes.headline([below, level, below]) == (
+        "Of 3 tasks the student is above everything it was compared with on none, below at least "
+        "one of the others on 2, neither on 1."
     )
 
 

@@ -87,7 +87,7 @@ def test_the_verdict_is_a_list_that_says_what_the_files_say(made):
     text = said(items[0])
     assert "mood : student (likelihood) 0.500 macro F1, 0.450 to 0.550, 24 posts" in text
     assert f"is below {TFIDF} (0.712), within the noise of {MAJORITY} (0.333)." in text
-    assert "below at least one of the others on 1" in said(soup.select_one(".lead"))
+    assert "the student is below at least one of the others." in said(soup.select_one(".lead"))
     assert (
         "* **below** mood: student (likelihood) 0.500 (macro F1, 0.450 to 0.550, 24 posts)" in twin
     )
