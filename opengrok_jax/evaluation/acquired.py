@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from opengrok_jax.records import Prompt
+from opengrok_jax.records import Example, Prompt
 
 AXES = ("topic", "platform", "style", "hardness")
 REASONS_SHOWN = 12
@@ -52,6 +53,23 @@ def reasons(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for reason, count in counts.most_common(REASONS_SHOWN)
     ]
+
+
+def authors(kept: Sequence[Example]) -> str:
+    """Whether machines or people wrote the answers, in a sentence.
+
+    >>> authors([])
+    'No answer was kept.'
+    """
+    machines = sum(example.provenance.synthetic for example in kept)
+    people = len(kept) - machines
+    if not kept:
+        return "No answer was kept."
+    if not people:
+        return f"A machine wrote all {machines:,} answers; none is the opinion of a person."
+    if not machines:
+        return f"All {people:,} answers are labels that came with the posts; no machine wrote one."
+    return f"A machine wrote {machines:,} answers; {people:,} are labels that came with the posts."
 
 
 def rates(corpus: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

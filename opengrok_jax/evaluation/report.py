@@ -312,6 +312,7 @@ def _provenance(
         "sources": sorted({example.source for example in kept}),
         "models": sorted({example.model_served for example in kept} - {""}),
         "rights": sorted({example.rights for example in kept} - {""}),
+        "authors": acquired.authors(kept),
         "mask": json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False),
         "stages": [(row["stage"], row["fingerprint"]) for row in stages if row["done"]],
     }

@@ -1,5 +1,5 @@
 from opengrok_jax.evaluation import acquired
-from opengrok_jax.records import Cell, Prompt
+from opengrok_jax.records import Cell, Example, Prompt, Provenance
 
 
 def test_coverage_counts_every_cell():
@@ -39,3 +39,18 @@ def test_rates_leave_out_what_holds_no_token():
         },
     }
     assert [name for name, _ in acquired.rates(corpus)] == ["prompt", "VERB", "NOUN"]
+
+
+def test_it_is_said_who_wrote_the_answers():
+    def example(synthetic):
+        return Example(
+            id="1", messages=(), response="joy", split="train", cell=Cell(intent="a"),
+            source="s", model_served="m", rights="r", provenance=Provenance(synthetic=synthetic),
+        )  # fmt: skip
+
+    machine, person = example(True), example(False)
+    assert acquired.authors([machine] * 2).startswith("A machine wrote all 2 answers")
+    assert acquired.authors([person]).startswith("All 1 answers are labels that came with")
+    assert acquired.authors([machine, person, person]) == (
+        "A machine wrote 1 answers; 2 are labels that came with the posts."
+    )
