@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from opengrok_jax import progress
+from opengrok_jax.cache import AnswerCache, key_of
 from opengrok_jax.evaluation import leaks
 from opengrok_jax.evaluation.answers import Prediction, predicting, read_answer
 from opengrok_jax.evaluation.api_model import ApiModel, cost_in_words
-from opengrok_jax.evaluation.cache import AnswerCache, key_of
 from opengrok_jax.evaluation.outcomes import STUDENT, question_id
 from opengrok_jax.evaluation.predict import Student
 from opengrok_jax.evaluation.systems import Asked, System

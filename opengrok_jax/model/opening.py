@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from opengrok_jax import storage
 from opengrok_jax.errors import CheckpointError
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.student import CONFIG, DIGESTS, PARAMS, load_student
@@ -19,6 +20,13 @@ from opengrok_jax.model.weights import load_hf
 def is_student(folder: Path) -> bool:
     """Whether parameters lie there by Orbax, or did; else they can only be safetensors."""
     return (folder / PARAMS).exists() or (folder / DIGESTS).exists()
+
+
+def weights_made_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of what says which weights these are, by file name; of safetensors, all bytes."""
+    names = (CONFIG, DIGESTS) if is_student(folder) else (CONFIG, "*.safetensors")
+    found = sorted(path for name in names for path in folder.glob(name))
+    return {path.name: storage.file_sha256(path) for path in found}
 
 
 def open_model(

@@ -11,20 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32, Int32
 
-from opengrok_jax import hub, soft_file, storage, tokenizer_files
+from opengrok_jax import hub, soft_file, storage
 from opengrok_jax.errors import ConfigError, DataError, RunFolderError
 from opengrok_jax.masked_file import digest, read_masked
-from opengrok_jax.model.opening import open_model
 from opengrok_jax.model.phi3 import Phi3
 from opengrok_jax.model.sharding import make_mesh
 from opengrok_jax.progress import track
-from opengrok_jax.records import MaskedExample
-from opengrok_jax.soft_file import SoftRows, response_positions
-from opengrok_jax.training import batches, packing, settings, step
+from opengrok_jax.soft_file import SoftRows
+from opengrok_jax.training import batches, passes, step
 from opengrok_jax.training.losses import CHUNK, gather
 
 K = 32  # log-probabilities of a distribution, unless told otherwise
@@ -79,27 +76,18 @@ def run(
     }
     if (out / storage.MANIFEST).exists() and _same(out, identity):
         return soft_file.SoftFile(out).facts
-    folder = hub.folder_of(teacher)
-    if tokenizer := tokenizer_files.handed_over(masked_file, provenance):
-        tokenizer_files.check_same(tokenizer, folder)
-    model = open_model(folder, dtype=dtype)
+    model, data = passes.prepared(
+        examples,
+        provenance,
+        masked_file=masked_file,
+        folder=hub.folder_of(teacher),
+        dtype=dtype,
+        row_tokens=row_tokens,
+        rows_per_batch=rows_per_batch,
+    )
     vocab = model.config.vocab_size
     if not 0 < k < vocab:
         raise ConfigError(f"k is {k}; expected 1 to {vocab - 1}, the teacher has {vocab} logits")
-    if settings.tokenizer_vocab(provenance, masked_file) > vocab:
-        raise ConfigError(
-            f"{masked_file} was made by a tokenizer of {provenance['vocab_size']} ids, the teacher "
-            f"has {vocab}; a teacher of another vocabulary is asked through an API instead"
-        )
-    batches.check_examples(
-        examples, row_tokens=row_tokens, vocab_size=vocab, where=str(masked_file)
-    )
-    data = batches.packed(
-        examples,
-        lambda rows: packing.in_order(rows, rows_per_batch=rows_per_batch),
-        row_tokens=row_tokens,
-        normalize="token",
-    )
     mesh = make_mesh(fsdp=1, devices=jax.local_devices()[:1])
     graph, params = nnx.split(model)
     find = make_topk(graph, k=k, capacity=data.capacity(1))
@@ -119,7 +107,12 @@ def run(
             for index in range(number * per_part, min((number + 1) * per_part, steps)):
                 batch = step.place(data.batch(index), mesh)
                 ids, logprobs = jax.device_get(find(params, batch))
-                rows += _by_example(data, index, ids, logprobs)
+                rows += [
+                    SoftRows(
+                        id=example.id, fits=soft_file.checksum(example), ids=own, logprobs=likely
+                    )
+                    for example, (own, likely) in passes.by_example(data, index, ids, logprobs)
+                ]
                 advance()
             soft_file.write_part(out, number, rows, k=k)
     covered = (row for n in range(parts) for row in soft_file.read_part(out, n, k=k))
@@ -157,27 +150,6 @@ def make_topk(graph: Any, *, k: int, capacity: int) -> Any:
         )
 
     return jax.jit(find)
-
-
-def _by_example(
-    data: batches.Packed, index: int, ids: np.ndarray, logprobs: np.ndarray
-) -> list[SoftRows]:
-    """Cuts the gathered positions of a batch, which are in row order, into its examples."""
-    found, start = [], 0
-    for row in data.order[index]:
-        for at in data.rows[row] if row >= 0 else ():
-            example: MaskedExample = data.examples[at]
-            end = start + len(response_positions(example))
-            found.append(
-                SoftRows(
-                    id=example.id,
-                    fits=soft_file.checksum(example),
-                    ids=np.ascontiguousarray(ids[start:end]),
-                    logprobs=np.ascontiguousarray(logprobs[start:end]),
-                )
-            )
-            start = end
-    return found
 
 
 def _same(out: Path, identity: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
-"""Answers kept by what they are made of, so that none is asked for twice.
+"""A model's answers kept by what they are made of, so that none is asked for twice.
 
     evaluation/answers/SYSTEM.KIND.jsonl    {"key": ..., "value": ...} a line, appended as they come
+    losses.jsonl.begun                      the same, of `opengrok losses` until it is done
 
 A key is the hash of all that an answer depends on: the system's weights and tokenizer, the
 question as it is put, the labels or the number of new tokens. Another limit, parser, metric or

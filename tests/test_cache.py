@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from opengrok_jax.cache import AnswerCache, key_of
 from opengrok_jax.errors import StorageError
-from opengrok_jax.evaluation.cache import AnswerCache, key_of
 
 
 def test_answers_come_back(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_was_added_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     code = (
         "import sys, itertools, pathlib\n"
-        "from opengrok_jax.evaluation.cache import AnswerCache\n"
+        "from opengrok_jax.cache import AnswerCache\n"
         "cache = AnswerCache(pathlib.Path(sys.argv[1]))\n"
         "for n in itertools.count():\n"
         "    cache.add((f'{n}-{i}', 'x' * 300) for i in range(20))\n"

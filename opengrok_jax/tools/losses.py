@@ -1,0 +1,63 @@
+"""losses: how well a student knows each answer already, for the refinement to go by."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from opengrok_jax.errors import ConfigError, needs_extra
+from opengrok_jax.progress import say
+
+RULES = ("none", "multiply", "exclude")  # of the masked attention; its module needs JAX
+
+
+def add(verbs: Any, epilog: str) -> None:
+    """Adds the verb's parser; `epilog` is what every help ends with."""
+    about = "a student's mean loss on each answer, for the refinement to go by"
+    verb = verbs.add_parser(
+        "losses",
+        help=about,
+        description=f"{about.capitalize()}. Reads --masked and --student, writes --out; stopped, "
+        "the same command goes on. Next: refinement.losses_file.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, kind, what in (
+        ("masked", Path, "RUN/masking/masked.parquet"),
+        ("student", str, "RUN/training/student, or another model of the same tokenizer"),
+        ("out", Path, "the .jsonl file to write"),
+    ):
+        verb.add_argument(f"--{name}", required=True, type=kind, metavar=name.upper(), help=what)
+    verb.add_argument(
+        "--rule", default="none", choices=RULES, help="how it reads the prompt (none: all of it)"
+    )
+    verb.add_argument(
+        "--rows-per-batch", type=int, default=8, metavar="N", help="rows run together (8)"
+    )
+    verb.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"), help="of its products"
+    )
+
+
+def run(flags: argparse.Namespace, rest: list[str]) -> int:
+    """Does what the flags say; answers the exit status."""
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not understood; see `opengrok losses --help`")
+    with needs_extra("train"):
+        from opengrok_jax.training import example_losses
+    told = example_losses.run(
+        masked_file=flags.masked,
+        student=flags.student,
+        out=flags.out,
+        rule=flags.rule,
+        rows_per_batch=flags.rows_per_batch,
+        dtype=flags.dtype,
+    )
+    say(
+        f"{told['examples']:,} answers, {told['tokens']:,} tokens, {told['mean_loss']:.3f} nats a "
+        f"token: {flags.out}"
+    )
+    say(f"next: refinement.losses_file={flags.out}")
+    return 0
