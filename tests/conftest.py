@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Tests send Ctrl-C to commands. Started in the background of a script (`bash scripts/test.sh &`), they
+# and all that they start would ignore it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most of the time of these tests is compiling. XLA optimises less and takes its older, quicker way to
 # machine code (each halves it), and what one process of a run has compiled the others read: pytest's
