@@ -20,7 +20,7 @@ def demo(repository, tmp_path):
 def test_help_names_every_verb_and_exit_status(tmp_path):
     done = opengrok("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in (*stages.VERBS, "run", "status", "generate", "convert", "soft-targets", "losses", "plan"):
+    for verb in (*stages.VERBS, *tools.TOOLS, "run", "status"):
         assert verb in done.stdout
     assert "exit status" in done.stdout
 
