@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from opengrok_jax import cli, stages
+from opengrok_jax import cli, stages, tools
 from tests.command import opengrok
 
 
