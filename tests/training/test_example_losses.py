@@ -1,6 +1,11 @@
 """The losses are the student's own; a stopped call goes on; the refinement reads the file."""
 
+import dataclasses
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,6 @@ import pytest
 from flax import nnx
 
 from opengrok_jax import storage
-from opengrok_jax.cache import AnswerCache
 from opengrok_jax.errors import CheckpointError, DataError
 from opengrok_jax.masked_file import read_masked, write_masked
 from opengrok_jax.model.config import Phi3Config
@@ -68,34 +72,40 @@ def test_each_loss_is_that_of_the_example_alone(
     assert not list(tmp_path.glob("*.begun"))
 
 
-def test_a_stopped_call_goes_on(
-    student: Any, masked_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_killed_it_goes_on_and_asks_nothing_twice(
+    student: Any, example: Callable[..., Any], tmp_path: Path
 ) -> None:
-    run(masked_file, student, tmp_path / "whole.jsonl")
-    add, asked, stop_after = AnswerCache.add, [], 3
-
-    def some(cache: AnswerCache, rows: Any) -> None:
-        asked.append(1)
-        add(cache, rows)
-        if len(asked) == stop_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(AnswerCache, "add", some)
-    with pytest.raises(KeyboardInterrupt):
-        run(masked_file, student, tmp_path / "l.jsonl")
+    tokens = np.random.default_rng(0).integers(0, 61, (400, 12)).astype(np.int32)
+    rows = [
+        dataclasses.replace(example(n, length=12, response=3), tokens=own)
+        for n, own in enumerate(tokens)
+    ]
+    write_masked(tmp_path / "m.parquet", rows, {"tokenizer": "", "vocab_size": 61})
+    run(tmp_path / "m.parquet", student, tmp_path / "whole.jsonl", rows_per_batch=1)
+    whole = {r["prompt_id"]: r for r in storage.read_jsonl(tmp_path / "whole.jsonl")}
+    begun, words = tmp_path / "l.jsonl.begun", ["--rows-per-batch", "1", "--out", "l.jsonl"]
+    words += ["--masked", str(tmp_path / "m.parquet"), "--student", str(student[0])]
+    with subprocess.Popen(
+        [sys.executable, "-m", "opengrok_jax", "losses", *words],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while process.poll() is None and not (begun.exists() and begun.stat().st_size > 500):
+            time.sleep(0.001)
+        process.kill()
     assert not (tmp_path / "l.jsonl").exists()
-    begun = tmp_path / "l.jsonl.begun"
-    kept = len(begun.read_text().splitlines())
-    begun.write_text(begun.read_text() + '{"key": "torn')  # as a kill leaves it
-    stop_after = 0
-    run(masked_file, student, tmp_path / "l.jsonl")
-    batches = len(asked)
-    assert (tmp_path / "l.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    # Another value in the place of one that was kept shows that it is read and not asked again.
+    first, *others = begun.read_text().splitlines(keepends=True)
+    kept = json.loads(first)
+    others = [line for line in others if line.endswith("\n")]
+    begun.write_text(json.dumps(kept | {"value": 123.5}) + "\n" + "".join(others) + '{"key": "to')
+    run(tmp_path / "m.parquet", student, tmp_path / "l.jsonl", rows_per_batch=1)
+    found = {r["prompt_id"]: r for r in storage.read_jsonl(tmp_path / "l.jsonl")}
+    (changed,) = [name for name in whole if found[name] != whole[name]]
+    assert found.pop(changed)["loss"] == 123.5
+    assert whole.pop(changed)["loss"] == kept["value"]
+    assert found == whole
     assert not begun.exists()
-    asked.clear()
-    run(masked_file, student, tmp_path / "again.jsonl")  # as if nothing had been kept
-    assert kept > 0
-    assert len(asked) == batches  # three before the stop, the others after it: none twice
 
 
 def test_another_student_is_another_loss(
