@@ -42,7 +42,8 @@ def extra(told: str) -> str:
     """
     try:
         fields = json.loads(told or "{}")
-    except ValueError:
+        json.dumps(fields, allow_nan=False, ensure_ascii=False).encode()  # NaN, half a character
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise ConfigError(f"teacher.extra_body is {told!r}; expected a JSON object")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from opengrok_jax.training import batches, packing, settings
 
 def prepared(
     examples: Sequence[MaskedExample],
-    provenance: Mapping[str, Any],
+    provenance: dict[str, Any],
     *,
     masked_file: Path,
     folder: Path,
@@ -37,15 +37,17 @@ def prepared(
       rows_per_batch: rows that go through the model at once.
 
     Raises:
-      ConfigError: its vocabulary is not that of the masked file.
+      ConfigError: no row at once, or its vocabulary is not that of the masked file.
       DataError: an example does not fit into a row, or has nothing to predict.
       CheckpointError: no model in the folder, or a broken one.
     """
-    if tokenizer := tokenizer_files.handed_over(masked_file, dict(provenance)):
+    if rows_per_batch < 1:
+        raise ConfigError(f"rows_per_batch is {rows_per_batch}; expected 1 or more")
+    if tokenizer := tokenizer_files.handed_over(masked_file, provenance):
         tokenizer_files.check_same(tokenizer, folder)
     model = open_model(folder, dtype=dtype)
     vocab = model.config.vocab_size
-    if settings.tokenizer_vocab(dict(provenance), masked_file) > vocab:
+    if settings.tokenizer_vocab(provenance, masked_file) > vocab:
         raise ConfigError(
             f"{masked_file} was made by a tokenizer of {provenance['vocab_size']} ids, the model "
             f"in {folder} has {vocab}; a teacher of another vocabulary is asked through an API"

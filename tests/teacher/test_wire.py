@@ -41,7 +41,8 @@ def test_fields_of_the_endpoint_go_into_the_body_and_null_takes_one_out(api):
 def test_fields_of_the_endpoint_are_checked():
     assert wire.extra("") == "{}"
     assert wire.extra('{"b": 1,\n "a": null}') == '{"a":null,"b":1}'
-    for told in ("{", "[1]", "3", "enable_thinking=false"):
+    odd = ('{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a":' * 9999)
+    for told in ("{", "[1]", "3", "enable_thinking=false", *odd):
         with pytest.raises(ConfigError, match=r"teacher\.extra_body .* expected a JSON object"):
             wire.extra(told)
     with pytest.raises(ConfigError, match="may not hold 'max_completion_tokens'"):

@@ -110,6 +110,11 @@ def test_a_k_out_of_range_is_refused(asked: dict[str, Any], tmp_path: Path, k: i
     assert not (tmp_path / "s").exists(), "the mended command may take the same folder"
 
 
+def test_no_row_at_once_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rows_per_batch is 0; expected 1 or more"):
+        run(asked, rows_per_batch=0, out=tmp_path / "s")
+
+
 def test_data_of_another_vocabulary_or_none_is_refused(
     asked: dict[str, Any], examples: Any, tmp_path: Path
 ) -> None:
