@@ -4,7 +4,6 @@
     answers.py         from an answer's words to a label, entities or a topic, by stated rules
     spans.py           BIO tags, as the official scorers read them
     gold.py            labelled posts of a task, worded as it asks, to be learnt from
-    cache.py           answers kept by what they are made of
     batching.py        rows of unequal length as batches that waste little
     label_tree.py      all labels of a question behind one reading of its prompt
     predict.py         our student answers: by the likelihood of each label, and by generation

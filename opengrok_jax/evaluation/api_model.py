@@ -19,6 +19,17 @@ from opengrok_jax.progress import say
 from opengrok_jax.records import Cell, Message, Prompt, Response, prompt_id
 from opengrok_jax.rights import EVALUATION_ONLY
 
+# Settings that an answer depends on; the pace, the prices and the caps change none.
+_TELLING = (
+    "kind",
+    "recorded_file",
+    "base_url",
+    "model",
+    "api",
+    "temperature",
+    "extra_body",
+    "served_as",
+)
 TICKS_PER_USD = 10**10  # as `records.Response.cost_ticks` counts
 
 
@@ -45,12 +56,7 @@ class ApiModel:
         self.name, self._folder = name, folder
         # Posts about hate are refused by many a policy: each is a wrong answer, not a stop.
         self._settings = {"kind": "api", "temperature": 0.0, "max_blocked": 1.0, **teacher}
-        # Not the pace, the prices and the caps: they change no answer.
-        telling = (
-            *("kind", "recorded_file", "base_url", "model", "api", "temperature", "extra_body"),
-            "served_as",
-        )
-        self.made_of = {key: self._settings[key] for key in telling if key in self._settings}
+        self.made_of = {key: self._settings[key] for key in _TELLING if key in self._settings}
         self.costs: dict[str, Any] = {}
 
     def check(

@@ -5,7 +5,9 @@
     packing.py      which example goes into which row, which row into which step
     batches.py      rows as arrays; which token bears loss
     feed.py         the next batches, made and uploaded in the background
-    soft_targets.py `opengrok soft-targets`: a local teacher's top-k, stored once
+    passes.py       one pass of a model over a masked file, for
+    soft_targets.py   `opengrok soft-targets`: a local teacher's top-k, stored once
+    example_losses.py `opengrok losses`: what a student finds hard
   the update
     losses.py       cross-entropy; weighted sums over the positions that bear loss, in chunks
     divergences.py  how far the student is from a teacher: top-k, full logits, states, relations

@@ -97,8 +97,8 @@ def descended(optimizer, params, grads):
 
 
 def test_updates_are_those_of_torch():
-    torch = pytest.importorskip("torch", reason="parity needs torch")
     """Its AdamW and gradient clipping, with a group that decays and one that does not."""
+    torch = pytest.importorskip("torch", reason="parity needs torch")
     params, grads = some_updates()
     rate = schedule(learning_rate=0.1, steps=STEPS, warmup_share=0.4, shape="linear")
     ours, _ = descended(make_optimizer(rate=rate, **GIVEN), params, grads)
