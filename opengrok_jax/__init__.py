@@ -14,9 +14,9 @@ over the records of `records`:
 `stages` lists the rooms and `pipeline` runs them, `refine` goes on asking by what curation says of
 the answers, `report` shows it all under its masks, `ablation` trains a grid of students, `cli` is
 the `opengrok` command, `tools` its verbs that are no stage, a file each (review, export, inspect,
-convert, generate, plan, ...). `config` reads configs/*.py, `chance` draws every mask, `cache` keeps a
-model's answers, `pages` and `markdown` hold what is shown, `processes` says how several processes fine-tune together. Nothing
-heavy is imported here.
+convert, generate, plan, losses, ...). `config` reads configs/*.py, `chance` draws every mask,
+`cache` keeps a model's answers, `pages` and `markdown` hold what is shown, `processes` says how
+several processes fine-tune together. Nothing heavy is imported here.
 """
 
 __version__ = "0.1.0"
