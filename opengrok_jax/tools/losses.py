@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from opengrok_jax.errors import ConfigError, needs_extra
 from opengrok_jax.progress import say
+from opengrok_jax.tools.soft_targets import add_pass
 
 RULES = ("none", "multiply", "exclude")  # of the masked attention; its module needs JAX
 
 
 def add(verbs: Any, epilog: str) -> None:
     """Adds the verb's parser; `epilog` is what every help ends with."""
-    about = "a student's mean loss on each answer, for the refinement to go by"
-    verb = verbs.add_parser(
+    verb = add_pass(
+        verbs,
         "losses",
-        help=about,
-        description=f"{about.capitalize()}. Reads --masked and --student, writes --out; stopped, "
-        "the same command goes on. Next: refinement.losses_file.",
+        "a student's mean loss on each answer, for the refinement to go by",
+        following="refinement.losses_file",
+        model=("student", "RUN/training/student, or another model of the same tokenizer"),
+        out="the .jsonl file to write",
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    for name, kind, what in (
-        ("masked", Path, "RUN/masking/masked.parquet"),
-        ("student", str, "RUN/training/student, or another model of the same tokenizer"),
-        ("out", Path, "the .jsonl file to write"),
-    ):
-        verb.add_argument(f"--{name}", required=True, type=kind, metavar=name.upper(), help=what)
     verb.add_argument(
         "--rule", default="none", choices=RULES, help="how it reads the prompt (none: all of it)"
-    )
-    verb.add_argument(
-        "--rows-per-batch", type=int, default=8, metavar="N", help="rows run together (8)"
-    )
-    verb.add_argument(
-        "--dtype", default="float32", choices=("float32", "bfloat16"), help="of its products"
     )
 
 

@@ -12,29 +12,59 @@ from opengrok_jax.progress import say
 
 def add(verbs: Any, epilog: str) -> None:
     """Adds the verb's parser; `epilog` is what every help ends with."""
-    about = "a local teacher's top-k log-probabilities at every response token, stored once"
-    verb = verbs.add_parser(
+    verb = add_pass(
+        verbs,
         "soft-targets",
+        "a local teacher's top-k log-probabilities at every response token, stored once",
+        following="training.distill.loss=topk and training.soft_targets",
+        model=("teacher", "a model's folder or its name on the hub, of the same tokenizer"),
+        out="folder of the results",
+        epilog=epilog,
+    )
+    verb.add_argument("--k", type=int, default=32, help="numbers kept for each token (32)")
+
+
+def add_pass(
+    verbs: Any,
+    name: str,
+    about: str,
+    *,
+    following: str,
+    model: tuple[str, str],
+    out: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """The parser of a verb that lets a model read a masked file once, as `training.passes` does.
+
+    Args:
+      name, about: of the verb.
+      following: the settings that read what it writes.
+      model: name and help of the flag that says which model.
+      out: help of --out.
+      epilog: what every help ends with.
+    """
+    verb = verbs.add_parser(
+        name,
         help=about,
-        description=f"{about.capitalize()}. Reads --masked and --teacher, writes --out; stopped, "
-        "the same command goes on. Next: training.distill.loss=topk and training.soft_targets.",
+        description=f"{about.capitalize()}. Reads --masked and --{model[0]}, writes --out; "
+        f"stopped, the same command goes on. Next: {following}.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for name, kind, what in (
+    for flag, kind, what in (
         ("masked", Path, "RUN/masking/masked.parquet"),
-        ("teacher", str, "a model's folder or its name on the hub, of the same tokenizer"),
-        ("out", Path, "folder of the results"),
+        (model[0], str, model[1]),
+        ("out", Path, out),
     ):
-        verb.add_argument(f"--{name}", required=True, type=kind, metavar=name.upper(), help=what)
-    verb.add_argument("--k", type=int, default=32, help="numbers kept for each token (32)")
+        verb.add_argument(f"--{flag}", required=True, type=kind, metavar=flag.upper(), help=what)
     verb.add_argument(
         "--rows-per-batch", type=int, default=8, metavar="N", help="rows run together (8)"
     )
     verb.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16"), help="of its products"
     )
+    return verb
 
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:

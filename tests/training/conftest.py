@@ -86,6 +86,25 @@ def masked_file(examples: list[MaskedExample], tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def noisy(tiny: Phi3Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A model's folder and the model: weights that make its answers differ, and no two alike."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from opengrok_jax.model.phi3 import Phi3
+    from opengrok_jax.model.student import save_student
+
+    graph, state = nnx.split(nnx.eval_shape(lambda: Phi3(tiny, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(4)
+    state = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.2, 0.3, x.shape), x.dtype), state)
+    model = nnx.merge(graph, state)
+    folder = tmp_path_factory.mktemp("noisy") / "s"
+    save_student(folder, model, tiny)
+    return folder, model
+
+
+@pytest.fixture(scope="session")
 def settings(masked_file: Path) -> dict[str, Any]:
     """Arguments of `finetune.run`, without `out`: 30 steps, 8 evaluations, one checkpoint."""
     return {

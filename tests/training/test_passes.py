@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from opengrok_jax.masked_file import read_masked
 from opengrok_jax.soft_file import response_positions
 from opengrok_jax.training import batches, packing, passes
 
@@ -37,20 +38,13 @@ def test_without_arrays_it_names_the_examples(examples):
 
 
 @pytest.mark.parametrize("rows_per_batch", [1, 4])
-def test_prepared_reads_what_the_file_says(masked_file, tiny, examples, tmp_path, rows_per_batch):
-    from flax import nnx
-
-    from opengrok_jax.masked_file import read_masked
-    from opengrok_jax.model.phi3 import Phi3
-    from opengrok_jax.model.student import save_student
-
-    save_student(tmp_path / "s", Phi3(tiny, rngs=nnx.Rngs(0)), tiny)
+def test_prepared_reads_what_the_file_says(masked_file, tiny, examples, noisy, rows_per_batch):
     rows, provenance = read_masked(masked_file, [])
     model, data = passes.prepared(
         rows,
         provenance,
         masked_file=masked_file,
-        folder=tmp_path / "s",
+        folder=noisy[0],
         dtype="float32",
         row_tokens=24,
         rows_per_batch=rows_per_batch,

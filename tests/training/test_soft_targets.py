@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from flax import nnx
 
 from opengrok_jax.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from opengrok_jax.masked_file import read_masked, write_masked
-from opengrok_jax.model.config import Phi3Config
 from opengrok_jax.model.phi3 import Phi3
-from opengrok_jax.model.student import save_student
 from opengrok_jax.soft_file import SoftFile, response_positions
 from opengrok_jax.training import soft_targets
 
@@ -26,14 +23,8 @@ def run(asked: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def teacher(tiny: Phi3Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Phi3]:
-    graph, state = nnx.split(nnx.eval_shape(lambda: Phi3(tiny, rngs=nnx.Rngs(0))))
-    rng = np.random.default_rng(4)
-    state = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.2, 0.3, x.shape), x.dtype), state)
-    model = nnx.merge(graph, state)
-    folder = tmp_path_factory.mktemp("teacher") / "t"
-    save_student(folder, model, tiny)
-    return folder, model
+def teacher(noisy: tuple[Path, Phi3]) -> tuple[Path, Phi3]:
+    return noisy
 
 
 @pytest.fixture(scope="module")
